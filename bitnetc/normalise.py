@@ -1,0 +1,545 @@
+"""normalise: Checkpoint -> Model. Finds the role of every tensor, checks it, decodes trits.
+
+Trits and scales keep the checkpoint's own meaning exactly; the only arithmetic done here is the
+reciprocal of scales that divide, and the absolute-mean quantisation of float masters. No matrix
+is in memory before its `load` is called.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitnetc import families
+from bitnetc.checkpoint import Checkpoint, Tensor
+from bitnetc.checkpoint.fields import Fields, misspelt, shown
+from bitnetc.errors import BitnetcError
+from bitnetc.families import Family, Quantisation
+from bitnetc.model import (
+    Block,
+    Dense,
+    DenseType,
+    Model,
+    Sampling,
+    Shape,
+    Ternary,
+    Trits,
+    Vector,
+    to_float32,
+)
+from bitnetc.tokenizer import read_tokenizer
+
+# No public model comes near these; beyond them a config is damaged or hostile.
+MAX_DIM = 1 << 17
+MAX_FFN_DIM = 1 << 19
+MAX_LAYERS = 1024
+MAX_HEADS = 1024
+MAX_HEAD_DIM = 4096
+MAX_VOCAB = 1 << 22
+MAX_CONTEXT = 1 << 24
+
+_DENSE: Mapping[str, DenseType] = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
+_MANTISSA_BITS: Mapping[DenseType, int] = {"f32": 23, "f16": 10, "bf16": 7}
+_EXPONENT_BIAS: Mapping[DenseType, int] = {"f32": 127, "f16": 15, "bf16": 127}
+_CHUNK = 1 << 20  # values per step, so that temporaries stay in cache
+
+_DAMAGED = "the file is damaged: download the checkpoint again"
+
+
+def normalise(ckpt: Checkpoint, name: str) -> Model:
+    """The normal form of a checkpoint. Errors name the file, the field or tensor, and a remedy."""
+    family = families.recognise(str(ckpt.path), ckpt.config, ckpt.tensors)
+    fields = Fields(f"{ckpt.path}/config.json", ckpt.config)
+    families.refuse_unknown_graph(fields)
+    quant = families.quantisation(family, fields)
+    shape = _shape(family, fields)
+    ffn_activation = families.activation(family, fields)
+    norm_eps = fields.number("rms_norm_eps", 0.0, 1.0, family.defaults["rms_norm_eps"])
+    rope_theta = families.rope_theta(family, fields)
+    tied = fields.boolean("tie_word_embeddings", family.defaults["tie_word_embeddings"])
+    eos = _eos(ckpt, shape.vocab)
+    sampling = _sampling(ckpt)
+
+    reader = _Reader(ckpt, family, quant, shape)
+    embedding, head = reader.ends(tied)
+    blocks = tuple(reader.block(layer) for layer in range(shape.layers))
+    final_norm = reader.vector("final_norm")
+    return Model(
+        name=name,
+        family=family.name,
+        shape=shape,
+        ffn_activation=ffn_activation,
+        norm_eps=norm_eps,
+        rope_theta=rope_theta,
+        embedding=embedding,
+        blocks=blocks,
+        final_norm=final_norm,
+        head=head,
+        tokenizer=read_tokenizer(ckpt.path),
+        eos=eos,
+        sampling=sampling,
+        sources=ckpt.sources,
+        notes=(
+            *ckpt.notes,
+            *_defaulted(family, fields),
+            *_endless(eos),
+            *reader.notes,
+            *reader.unused(),
+        ),
+    )
+
+
+def _shape(family: Family, fields: Fields) -> Shape:
+    dim = fields.integer("hidden_size", 1, MAX_DIM)
+    heads = fields.integer("num_attention_heads", 1, MAX_HEADS)
+    kv_heads = fields.integer(
+        "num_key_value_heads", 1, MAX_HEADS, family.defaults.get("num_key_value_heads", heads)
+    )
+    if heads % kv_heads:
+        raise fields.error(
+            "num_key_value_heads", f"{kv_heads} does not divide num_attention_heads, {heads}"
+        )
+    if not fields.has("head_dim") and dim % heads:
+        raise fields.error(
+            "hidden_size",
+            f"{dim} is no multiple of num_attention_heads, {heads}",
+            "correct one of them, or add head_dim",
+        )
+    head_dim = fields.integer("head_dim", 1, MAX_HEAD_DIM, dim // heads)
+    if head_dim % 2:
+        raise fields.error(
+            "head_dim", f"{head_dim} is odd; rotary embedding turns pairs", "use an even head_dim"
+        )
+    return Shape(
+        dim=dim,
+        ffn_dim=fields.integer("intermediate_size", 1, MAX_FFN_DIM),
+        layers=fields.integer("num_hidden_layers", 1, MAX_LAYERS),
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        vocab=fields.integer("vocab_size", 1, MAX_VOCAB),
+        context=fields.integer(
+            "max_position_embeddings", 1, MAX_CONTEXT, family.defaults["max_position_embeddings"]
+        ),
+    )
+
+
+def _defaulted(family: Family, fields: Fields) -> list[str]:
+    """Says which values the config left out, since a guess may be wrong."""
+    missing = [key for key in family.defaults if not fields.has(key)]
+    rope = fields.values.get("rope_scaling") or fields.values.get("rope_parameters") or {}
+    if "rope_theta" in rope and "rope_theta" in missing:
+        missing.remove("rope_theta")
+    return [f"config.json has no {key}; taken as {shown(family.defaults[key])}" for key in missing]
+
+
+def _endless(eos: tuple[int, ...]) -> list[str]:
+    return [] if eos else ["no eos_token_id: generation ends at the length limit only"]
+
+
+def _eos(ckpt: Checkpoint, vocab: int) -> tuple[int, ...]:
+    """Token ids that end generation: generation_config's, else config's, as transformers does."""
+    for file, config in (
+        ("generation_config.json", ckpt.generation_config),
+        ("config.json", ckpt.config),
+    ):
+        found = config.get("eos_token_id")
+        if found is None:
+            continue
+        ids = found if isinstance(found, list) else [found]
+        if not all(type(token) is int and 0 <= token < vocab for token in ids):
+            raise BitnetcError(
+                f"{ckpt.path / file}: eos_token_id",
+                f"must be token ids below vocab_size, {vocab}; found {shown(found)}",
+                "correct the value",
+            )
+        return tuple(dict.fromkeys(ids))
+    return ()
+
+
+def _sampling(ckpt: Checkpoint) -> Sampling:
+    """What generation_config asks for; greedy unless do_sample is true.
+
+    Missing values are transformers' own: temperature 1, top_k 50, top_p 1.
+    """
+    fields = Fields(str(ckpt.path / "generation_config.json"), ckpt.generation_config)
+    if not fields.boolean("do_sample", False):
+        return Sampling()
+    return Sampling(
+        temperature=fields.number("temperature", 0.0, 1000.0, 1.0),
+        top_k=fields.integer("top_k", 0, MAX_VOCAB, 50),
+        top_p=fields.number("top_p", 0.0, 1.0, 1.0),
+    )
+
+
+class _Reader:
+    """Takes tensors by role and remembers which were taken, so that none is passed over."""
+
+    def __init__(self, ckpt: Checkpoint, family: Family, quant: Quantisation, shape: Shape) -> None:
+        self.ckpt, self.family, self.quant, self.shape = ckpt, family, quant, shape
+        self.taken: set[str] = set()
+        self.notes: list[str] = []
+
+    def block(self, layer: int) -> Block:
+        sub_norms = "attn_sub_norm" in self.family.block
+        return Block(
+            attn_norm=self.vector("attn_norm", layer),
+            wq=self.ternary("wq", layer),
+            wk=self.ternary("wk", layer),
+            wv=self.ternary("wv", layer),
+            attn_sub_norm=self.vector("attn_sub_norm", layer) if sub_norms else None,
+            wo=self.ternary("wo", layer),
+            ffn_norm=self.vector("ffn_norm", layer),
+            w_gate=self.ternary("w_gate", layer),
+            w_up=self.ternary("w_up", layer),
+            ffn_sub_norm=self.vector("ffn_sub_norm", layer) if sub_norms else None,
+            w_down=self.ternary("w_down", layer),
+        )
+
+    def ends(self, tied: bool) -> tuple[Dense, Dense]:
+        """Embedding and head, tied as transformers 5 ties them.
+
+        Where the config ties them but the file holds both, they are tied if equal and kept apart
+        if not; where it holds only the head, the head serves as both.
+        """
+        names = self.family.top
+        if not tied:
+            if names["head"] not in self.ckpt.tensors:
+                raise self._missing(
+                    names["head"],
+                    ", or set tie_word_embeddings to true if the embedding is the head",
+                )
+            return self.dense("embedding"), self.dense("head")
+        if names["head"] not in self.ckpt.tensors:
+            embedding = self.dense("embedding")
+            return embedding, embedding
+        if names["embedding"] not in self.ckpt.tensors:
+            head = self.dense("head")
+            self.notes.append(f"{names['embedding']} is missing; {names['head']} serves as both")
+            return head, head
+        embedding, head = self.dense("embedding"), self.dense("head")
+        if embedding.dtype == head.dtype and np.array_equal(
+            self.ckpt.tensors[names["embedding"]].raw, self.ckpt.tensors[names["head"]].raw
+        ):
+            return embedding, embedding
+        self.notes.append(
+            f"tie_word_embeddings is true, but {names['head']} differs from {names['embedding']}:"
+            " kept apart, as transformers 5 does"
+        )
+        return embedding, head
+
+    def vector(self, role: str, layer: int | None = None) -> Vector:
+        tensor = self._take(self._name(role, layer))
+        self._check_shape(tensor, self._extents(role))
+        values = to_float32(tensor.array(), self._dense_type(tensor))
+        bad = np.flatnonzero(~np.isfinite(values))
+        if bad.size:
+            raise BitnetcError(tensor.where, f"value {bad[0]} is {values[bad[0]]}", _DAMAGED)
+        return np.ascontiguousarray(values, dtype=np.float32)
+
+    def dense(self, role: str) -> Dense:
+        tensor = self._take(self._name(role))
+        rows, cols = self._extents(role)
+        dtype = self._dense_type(tensor)
+        self._check_shape(tensor, (rows, cols))
+        return Dense(rows, cols, dtype, partial(_load_dense, tensor, dtype))
+
+    def ternary(self, role: str, layer: int) -> Ternary:
+        tensor = self._take(self._name(role, layer))
+        rows, cols = self._extents(role)
+        if self.quant.online:
+            return self._online(tensor, rows, cols)
+        if tensor.dtype == "U8":
+            self._check_shape(tensor, (-(-rows // 4), cols), f" for {rows} packed rows")
+            load = partial(_load_packed, tensor, rows)
+        elif self.quant.floats and tensor.dtype in _DENSE:
+            self._check_shape(tensor, (rows, cols))
+            load = partial(_load_ternary_floats, tensor, self._dense_type(tensor))
+        else:
+            raise BitnetcError(
+                tensor.where,
+                f"stored as {tensor.dtype}, but linear_class bitlinear stores packed U8",
+                "for float masters set linear_class autobitlinear and quantization_mode online;"
+                " otherwise use the packed revision of the model",
+            )
+        return Ternary(rows, cols, self._scale(tensor, rows), load)
+
+    def unused(self) -> list[str]:
+        """Notes on tensors without a role. Errors: layers that the config does not count."""
+        notes = []
+        counted = {self.family.layer.replace("N", str(layer)) for layer in range(self.shape.layers)}
+        roles = self._block_names()
+        for name in self.ckpt.tensors:
+            if name in self.taken or families.IGNORED.fullmatch(name):
+                continue
+            below = families.without_layer(name).removeprefix(self.family.layer)
+            if below in roles and name.removesuffix(below) not in counted:
+                raise BitnetcError(
+                    f"{self.ckpt.path}/config.json: num_hidden_layers",
+                    f"{self.shape.layers}, but the checkpoint holds {shown(name)}",
+                    "correct the value",
+                )
+            notes.append(f"tensor {shown(name)} has no role in family {self.family.name}; ignored")
+        return notes
+
+    def _online(self, tensor: Tensor, rows: int, cols: int) -> Ternary:
+        if tensor.dtype not in _DENSE:
+            raise BitnetcError(
+                tensor.where,
+                f"stored as {tensor.dtype}, but quantization_mode online needs float masters",
+                "set quantization_mode to offline if the weights are packed",
+            )
+        dtype = self._dense_type(tensor)
+        self._check_shape(tensor, (rows, cols))
+        inverse = absmean_inverse(tensor, dtype)
+        scale = np.array([np.float32(1) / inverse], dtype=np.float32)
+        return Ternary(rows, cols, scale, partial(_load_online, tensor, dtype, inverse))
+
+    def _scale(self, weight: Tensor, rows: int) -> Vector:
+        """Multipliers, float32 [1] or [rows], from the `weight_scale` beside a weight."""
+        name = weight.name + "_scale"
+        tensor = self._take(name)
+        if tensor.shape not in ((), (1,), (rows,), (rows, 1)):
+            raise BitnetcError(
+                tensor.where,
+                f"has shape {shown(list(tensor.shape))}; must be [1], or [{rows}], one per row",
+                _DAMAGED,
+            )
+        stored = to_float32(tensor.array(), self._dense_type(tensor)).reshape(-1)
+        with np.errstate(all="ignore"):
+            scale = np.float32(1) / stored if self.quant.divides else stored
+        bad = np.flatnonzero(~(np.isfinite(stored) & (stored > 0) & np.isfinite(scale)))
+        if bad.size:
+            raise BitnetcError(
+                tensor.where,
+                f"value {bad[0]} is {stored[bad[0]]}; a scale must be positive and finite",
+                _DAMAGED,
+            )
+        return np.ascontiguousarray(scale, dtype=np.float32)
+
+    def _name(self, role: str, layer: int | None = None) -> str:
+        if layer is None:
+            return self.family.top[role]
+        return self.family.layer.replace("N", str(layer)) + self.family.block[role]
+
+    def _extents(self, role: str) -> tuple[int, ...]:
+        return tuple(getattr(self.shape, extent) for extent in families.EXTENTS[role])
+
+    def _take(self, name: str) -> Tensor:
+        if name not in self.ckpt.tensors:
+            raise self._missing(name)
+        self.taken.add(name)
+        return self.ckpt.tensors[name]
+
+    def _missing(self, name: str, alternative: str = "") -> BitnetcError:
+        known = {*self.family.top.values(), *(self.family.layer + n for n in self._block_names())}
+        odd = [n for n in self.ckpt.tensors if families.without_layer(n) not in known]
+        near = misspelt(name, odd)
+        hint = f"rename {shown(near)} if that is it" if near else "download the checkpoint again"
+        return BitnetcError(f"{self.ckpt.path}: tensor {name}", "is missing", hint + alternative)
+
+    def _block_names(self) -> set[str]:
+        """Names below a layer that may occur, scales included."""
+        names = set(self.family.block.values())
+        return names | {name + "_scale" for name in names}
+
+    def _check_shape(self, tensor: Tensor, wanted: tuple[int, ...], why: str = "") -> None:
+        if tensor.shape != wanted:
+            raise BitnetcError(
+                tensor.where,
+                f"has shape {shown(list(tensor.shape))}; config.json asks for {list(wanted)}{why}",
+                "correct config.json, or download the checkpoint again",
+            )
+
+    def _dense_type(self, tensor: Tensor) -> DenseType:
+        if tensor.dtype not in _DENSE:
+            raise BitnetcError(
+                tensor.where,
+                f"stored as {tensor.dtype}, but this tensor must hold floats",
+                "convert it to one of " + ", ".join(_DENSE),
+            )
+        return _DENSE[tensor.dtype]
+
+
+def unpack(packed: NDArray[np.uint8], rows: int) -> Trits:
+    """Trits [rows, cols] of 2-bit codes [ceil(rows / 4), cols].
+
+    Bits 2i and 2i+1 of packed[p, k] are row p + i * packed.rows, column k; the code is trit + 1.
+    Fields past the last row are padding. Code 3 yields 2: see find_bad_code.
+    Source: transformers `integrations/bitnet.py`, pack_weights.
+    """
+    quarter, cols = packed.shape
+    out = np.empty((rows, cols), dtype=np.uint8)
+    step = max(1, _CHUNK // 8 // max(1, cols))
+    for begin in range(0, quarter, step):
+        part = packed[begin : begin + step]
+        for field in range(4):
+            first = field * quarter + begin
+            into = out[first : first + len(part)]  # shorter, or empty, at the padding
+            np.right_shift(part[: len(into)], 2 * field, out=into)
+            np.bitwise_and(into, 3, out=into)
+            np.subtract(into, 1, out=into)  # 0 wraps to 255, which is -1 as int8
+    return out.view(np.int8)
+
+
+def find_bad_code(packed: NDArray[np.uint8], rows: int) -> tuple[int, int] | None:
+    """(row, col) of the first code 3, which no writer emits; None when there is none."""
+    quarter, cols = packed.shape
+    step = max(1, _CHUNK // 8 // max(1, cols))
+    for begin in range(0, quarter, step):
+        part = packed[begin : begin + step]
+        both = part >> 1
+        both &= part
+        both &= 0x55
+        if not both.any():
+            continue
+        for field in range(4):
+            first = field * quarter + begin
+            hits = np.argwhere((both[: max(0, rows - first)] >> (2 * field)) & 1)
+            if len(hits):
+                return first + int(hits[0, 0]), int(hits[0, 1])
+    return None
+
+
+def _load_packed(tensor: Tensor, rows: int) -> Trits:
+    packed = tensor.array().view(np.uint8)
+    bad = find_bad_code(packed, rows)
+    if bad:
+        raise BitnetcError(
+            f"{tensor.where}: row {bad[0]}, column {bad[1]}",
+            "holds code 3, which is no trit",
+            _DAMAGED,
+        )
+    return unpack(packed, rows)
+
+
+def _bits(tensor: Tensor, dtype: DenseType) -> NDArray[np.unsignedinteger]:
+    """The stored floats as unsigned words: order of magnitudes is order of words without sign."""
+    return tensor.raw.view("<u4" if dtype == "f32" else "<u2").reshape(tensor.shape)
+
+
+def absmean_inverse(tensor: Tensor, dtype: DenseType) -> np.float32:
+    """float32 `1 / max(mean|w|, 1e-5)` over a matrix of float masters.
+
+    The mean is that of the exact sum: whole mantissas are added per exponent as integers, so it is
+    the same on every host and depends on no order. It is rounded to float64, then to float32.
+    transformers sums in float32 in an order of its own, which can differ in the last bit.
+    """
+    mantissa_bits = _MANTISSA_BITS[dtype]
+    sums = _mantissa_sums(tensor, dtype)
+    total = sum(int(part) << max(exponent, 1) for exponent, part in enumerate(sums))
+    count = tensor.raw.size // (4 if dtype == "f32" else 2)
+    mean = total / (count << (_EXPONENT_BIAS[dtype] + mantissa_bits))
+    return np.float32(1) / max(np.float32(mean), np.float32(1e-5))
+
+
+def _mantissa_sums(tensor: Tensor, dtype: DenseType) -> NDArray[np.int64]:
+    """Per biased exponent, the sum of mantissas with their leading ones. Errors: inf and NaN."""
+    mantissa_bits = _MANTISSA_BITS[dtype]
+    leading = 1 << mantissa_bits
+    flat = _bits(tensor, dtype).reshape(-1)
+    sign = flat.dtype.type(1 << (8 * flat.itemsize - 1))
+    exponents = int(sign) >> mantissa_bits
+    sums = np.zeros(exponents, dtype=np.int64)
+    counts = np.zeros(int(sign) if dtype != "f32" else 0, dtype=np.int64)
+    for begin in range(0, flat.size, _CHUNK):
+        magnitude = flat[begin : begin + _CHUNK] & ~sign
+        if dtype != "f32":
+            counts += np.bincount(magnitude, minlength=int(sign))
+            continue
+        exponent = magnitude >> mantissa_bits
+        mantissa = magnitude & (leading - 1)
+        mantissa[exponent > 0] += leading
+        # float64 holds these sums exactly: 2**20 values below 2**24
+        sums += np.bincount(exponent, mantissa, minlength=exponents).astype(np.int64)
+    if dtype != "f32":
+        mantissas = np.arange(int(sign), dtype=np.int64) & (leading - 1)
+        mantissas[leading:] += leading
+        sums = (counts * mantissas).reshape(exponents, leading).sum(axis=1)
+        special = int(counts[-leading:].sum())
+    else:
+        special = int(sums[-1])
+    if special:
+        raise BitnetcError(tensor.where, "holds infinities or NaNs", _DAMAGED)
+    return sums
+
+
+def _load_online(tensor: Tensor, dtype: DenseType, inverse: np.float32) -> Trits:
+    """clip(round_half_even(w * inverse), -1, 1) in float32, as transformers' WeightQuant.
+
+    Rounding is monotone, so the trit is the sign wherever |w| reaches the least magnitude that
+    rounds to 1: one integer comparison per weight.
+    """
+    flat = _bits(tensor, dtype).reshape(-1)
+    sign_bit = 8 * flat.itemsize - 1
+    magnitudes = flat.dtype.type((1 << sign_bit) - 1)
+    least = flat.dtype.type(_least_rounding_to_one(dtype, inverse))
+    out = np.empty(flat.size, dtype=np.int8)
+    step = _CHUNK // 8
+    for begin in range(0, flat.size, step):
+        part = flat[begin : begin + step]
+        into = out[begin : begin + step]
+        np.greater_equal(part & magnitudes, least, out=into.view(np.bool_))
+        negative = part > magnitudes  # the sign bit is set
+        negative &= into.view(np.bool_)
+        into -= negative.view(np.int8)
+        into -= negative.view(np.int8)
+    return out.reshape(tensor.shape)
+
+
+def _least_rounding_to_one(dtype: DenseType, inverse: np.float32) -> int:
+    """The least word whose value times `inverse` rounds to at least 1, by bisection."""
+    word = np.uint32 if dtype == "f32" else np.uint16
+
+    def reaches(pattern: int) -> bool:
+        stored = np.array([pattern], dtype=word)
+        value = to_float32(stored if dtype == "bf16" else stored.view(f"f{word().itemsize}"), dtype)
+        with np.errstate(over="ignore"):
+            return bool(np.rint(value * inverse)[0] >= 1)
+
+    low = 0  # does not reach 1
+    # the word of infinity reaches it
+    high = ((1 << (8 * word().itemsize - 1)) - 1) >> _MANTISSA_BITS[dtype] << _MANTISSA_BITS[dtype]
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if reaches(middle) else (middle, high)
+    return high
+
+
+def _load_ternary_floats(tensor: Tensor, dtype: DenseType) -> Trits:
+    """Floats that already are -1, 0 or +1, as transformers takes them in offline mode."""
+    out = np.empty(tensor.shape, dtype=np.int8)
+    values = tensor.array()
+    step = max(1, _CHUNK // max(1, tensor.shape[1]))
+    for begin in range(0, tensor.shape[0], step):
+        part = to_float32(values[begin : begin + step], dtype)
+        bad = np.argwhere(~((part == 0) | (np.abs(part) == 1)))
+        if len(bad):
+            row, col = int(bad[0, 0]), int(bad[0, 1])
+            raise BitnetcError(
+                f"{tensor.where}: row {begin + row}, column {col}",
+                f"{part[row, col]} is none of -1, 0, +1, which quantization_mode offline needs",
+                "set quantization_mode to online if these are float masters",
+            )
+        out[begin : begin + step] = part
+    return out
+
+
+def _load_dense(tensor: Tensor, dtype: DenseType) -> NDArray[np.generic]:
+    """The mapped values, checked to be finite; nothing is copied."""
+    words = _bits(tensor, dtype)
+    mantissa_bits = _MANTISSA_BITS[dtype]
+    special = words.dtype.type(
+        ((1 << (8 * words.itemsize - 1)) - 1) >> mantissa_bits << mantissa_bits
+    )
+    step = max(1, _CHUNK // max(1, words.shape[1]))
+    for begin in range(0, words.shape[0], step):
+        bad = np.argwhere((words[begin : begin + step] & special) == special)
+        if len(bad):
+            raise BitnetcError(
+                f"{tensor.where}: row {begin + bad[0, 0]}, column {bad[0, 1]}",
+                "is infinite or not a number",
+                _DAMAGED,
+            )
+    return tensor.array()

@@ -1,0 +1,593 @@
+"""synth: a checkpoint with random ternary weights in the shape of a published model.
+
+For measuring speed, memory and file sizes where the real weights cannot be had. The text such a
+model writes is noise; everything else is as in the original: shapes, packing, scales that divide
+or multiply, tying, and a tokenizer of the same size and structure.
+"""
+
+import json
+import os
+import shutil
+import statistics
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitnetc import families
+from bitnetc.errors import BitnetcError, nearest
+from bitnetc.model import Shape
+
+# multiply, divide: packed 2-bit codes whose weight_scale multiplies or divides.
+# online: bf16 masters, quantised by whoever reads them. levels: floats of three values per group.
+Form = Literal["multiply", "divide", "online", "levels"]
+
+ZERO_FRACTION = 0.42  # of 2B-4T; other published models have 30 to 43 %
+_CHUNK = 1 << 22  # random 16-bit words per step
+
+
+@dataclass(frozen=True)
+class Published:
+    """A public model: what its config.json says. `unsure` lists what no source confirms."""
+
+    family: str  # an entry of families.py, or the name of one that is still to come
+    form: Form
+    shape: Shape
+    rope_theta: float
+    norm_eps: float
+    tied: bool
+    activation: str = "silu"
+    specials: str = "llama3"  # which special tokens the vocabulary has, see _SPECIALS
+    unsure: tuple[str, ...] = field(default=(), kw_only=True)
+
+
+def _shape(
+    layers: int, dim: int, ffn: int, heads: int, kv: int, head_dim: int, vocab: int, context: int
+) -> Shape:
+    return Shape(
+        dim=dim, ffn_dim=ffn, layers=layers, heads=heads, kv_heads=kv, head_dim=head_dim,
+        vocab=vocab, context=context,
+    )  # fmt: skip
+
+
+def _falcon3(layers: int, dim: int, ffn: int, heads: int) -> Published:
+    return Published(
+        "llama-bitnet",
+        "divide",
+        _shape(layers, dim, ffn, heads, 4, 256, 131072, 32768),
+        1000042.0,
+        1e-6,
+        False,
+        specials="falcon3",
+        unsure=("norm_eps", "context"),
+    )
+
+
+def _falcon_e(layers: int, ffn: int) -> Published:
+    return Published(
+        "llama-bitnet",
+        "divide",
+        _shape(layers, 2048, ffn, 16, 2, 128, 32768, 32768),
+        1000042.0,
+        1e-5,
+        False,
+        specials="falcon-e",
+        unsure=("heads", "rope_theta", "norm_eps", "context", "special token ids"),
+    )
+
+
+def _b1_58(layers: int, dim: int, ffn: int, heads: int) -> Published:
+    shape = _shape(layers, dim, ffn, heads, heads, dim // heads, 32002, 2048)
+    return Published("bitnet_b1_58", "online", shape, 10000.0, 1e-5, True, specials="llama2")
+
+
+def _trilm(layers: int, dim: int, ffn: int, heads: int) -> Published:
+    shape = _shape(layers, dim, ffn, heads, heads, dim // heads, 50304, 2048)
+    return Published("trilm", "levels", shape, 10000.0, 1e-5, False, specials="neox")
+
+
+def _bonsai(layers: int, dim: int, ffn: int, heads: int, tied: bool) -> Published:
+    shape = _shape(layers, dim, ffn, heads, 8, 128, 151936, 32768)
+    unsure = ("vocab", "context", "tied")
+    return Published(
+        "ternary-bonsai", "levels", shape, 1e6, 1e-6, tied, specials="qwen", unsure=unsure
+    )
+
+
+def _bitcpm(layers: int, dim: int, ffn: int, heads: int, head_dim: int, tied: bool) -> Published:
+    shape = _shape(layers, dim, ffn, heads, 2, head_dim, 73448, 32768)
+    unsure = ("heads", "context", "rope_theta")
+    return Published(
+        "bitcpm", "levels", shape, 10000.0, 1e-6, tied, specials="llama2", unsure=unsure
+    )
+
+
+_2B4T = Published(
+    "bitnet",
+    "multiply",
+    _shape(30, 2560, 6912, 20, 5, 128, 128256, 4096),
+    500000.0,
+    1e-5,
+    True,
+    activation="relu2",
+)
+
+SHAPES: Mapping[str, Published] = {
+    "bitnet-b1.58-2b-4t": _2B4T,
+    "bitnet-b1.58-2b-4t-bf16": replace(_2B4T, form="online"),
+    "llama3-8b-1.58": Published(
+        "llama-bitnet",
+        "divide",
+        _shape(32, 4096, 14336, 32, 8, 128, 128256, 8192),
+        500000.0,
+        1e-5,
+        False,
+    ),
+    "falcon3-1b-1.58bit": _falcon3(18, 2048, 8192, 8),
+    "falcon3-3b-1.58bit": _falcon3(22, 3072, 9216, 12),
+    "falcon3-7b-1.58bit": _falcon3(28, 3072, 23040, 12),
+    "falcon3-10b-1.58bit": _falcon3(40, 3072, 23040, 12),
+    "falcon-e-1b": _falcon_e(24, 9216),
+    "falcon-e-3b": _falcon_e(32, 13312),
+    "bitnet_b1_58-large": _b1_58(24, 1536, 4096, 16),
+    "bitnet_b1_58-xl": _b1_58(24, 2048, 5460, 32),
+    "bitnet_b1_58-3b": _b1_58(26, 3200, 8640, 32),
+    "bitnet-embedding-0.6b": Published(
+        "bitnet-embedding-qwen3",
+        "online",
+        _shape(28, 1024, 3072, 16, 8, 128, 151936, 32768),
+        1e6,
+        1e-6,
+        True,
+        specials="qwen",
+    ),
+    "bitnet-embedding-270m": Published(
+        "bitnet-embedding-gemma3",
+        "online",
+        _shape(18, 640, 2048, 4, 1, 256, 262144, 32768),
+        10000.0,
+        1e-6,
+        True,
+        activation="gelu_pytorch_tanh",
+        specials="gemma",
+    ),
+    # heads of the sizes between 190M and 3.9B fit the parameter counts, no source was at hand
+    "trilm-99m": _trilm(16, 512, 1280, 8),
+    "trilm-190m": _trilm(16, 768, 2048, 12),
+    "trilm-390m": _trilm(24, 1024, 2560, 16),
+    "trilm-560m": _trilm(24, 1280, 3072, 20),
+    "trilm-830m": _trilm(24, 1536, 4096, 24),
+    "trilm-1.1b": _trilm(24, 1792, 5120, 28),
+    "trilm-1.5b": _trilm(24, 2048, 6144, 32),
+    "trilm-2.4b": _trilm(30, 2304, 7680, 36),
+    "trilm-3.9b": _trilm(30, 3072, 9216, 24),
+    "ternary-bonsai-1.7b": _bonsai(28, 2048, 6144, 16, tied=True),
+    "ternary-bonsai-4b": _bonsai(36, 2560, 9728, 32, tied=True),
+    "ternary-bonsai-8b": _bonsai(36, 4096, 12288, 32, tied=False),
+    "bitcpm-0.5b": _bitcpm(24, 1024, 4096, 16, 64, tied=True),
+    "bitcpm-1b": _bitcpm(28, 2048, 6144, 16, 128, tied=True),
+    "bitcpm-3b": _bitcpm(32, 2560, 10240, 20, 128, tied=True),
+    "bitcpm-8b": _bitcpm(32, 4096, 16384, 32, 128, tied=False),
+}
+
+
+@dataclass(frozen=True)
+class _Specials:
+    tokens: Mapping[int, str]
+    bos: int | None
+    eos: int | list[int]
+    prefix_bos: bool  # the tokenizer puts BOS before every text
+    chat_template: str = ""
+
+
+def _llama3_specials() -> dict[int, str]:
+    named = {
+        0: "<|begin_of_text|>",
+        1: "<|end_of_text|>",
+        6: "<|start_header_id|>",
+        7: "<|end_header_id|>",
+        9: "<|eot_id|>",
+    }
+    reserved = iter(range(256))
+    return {
+        128000 + i: named.get(i) or f"<|reserved_special_token_{next(reserved)}|>"
+        for i in range(256)
+    }
+
+
+_TEMPLATE_2B4T = (
+    "{% set loop_messages = messages %}{% for message in loop_messages %}"
+    "{% set content = message['role'] | capitalize + ': '+ message['content'] | trim"
+    " + '<|eot_id|>' %}{{ content }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
+)
+# Ids as published for llama3 and falcon3's <|endoftext|>; the others are made up.
+_SPECIALS: Mapping[str, _Specials] = {
+    "llama3": _Specials(_llama3_specials(), 128000, [128001, 128009], True),
+    "falcon3": _Specials(
+        {8: "<|system|>", 9: "<|user|>", 10: "<|assistant|>", 11: "<|endoftext|>"}, None, 11, False
+    ),
+    "falcon-e": _Specials(
+        {
+            32764: "<|begin_of_text|>",
+            32765: "<|end_of_text|>",
+            32766: "<|im_start|>",
+            32767: "<|im_end|>",
+        },
+        32764,
+        [32765, 32767],
+        True,
+    ),
+}
+
+
+def synth(like: str, directory: Path | str, seed: int, layers: int | None = None) -> None:
+    """Writes a checkpoint of the published shape `like` into a new or empty `directory`.
+
+    seed:   same seed, same bytes, on every host; a layer's weights do not depend on `layers`.
+    layers: how many layers to write; all of the published model's when None.
+
+    The weights are streamed: less than 0.5 GB of memory for any shape. Everything goes to a
+    temporary folder beside `directory`, which is renamed at the end or removed.
+    Errors: unknown or unsupported name, folder in use, disk full.
+    """
+    directory = Path(directory)
+    model = _published(like)
+    shape = model.shape
+    if layers is not None:
+        if not 1 <= layers <= shape.layers:
+            raise BitnetcError(
+                "layers", f"{layers} is not from 1 to {shape.layers}, those of {like}"
+            )
+        shape = replace(shape, layers=layers)
+    if directory.is_dir() and any(directory.iterdir()):
+        raise BitnetcError(str(directory), "is not empty", "name a new folder, or empty this one")
+    if directory.exists() and not directory.is_dir():
+        raise BitnetcError(str(directory), "is a file", "name a new folder")
+
+    tensors = _tensors(model, shape)
+    partial = directory.parent / f".{directory.name}.{os.getpid()}.partial"
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        needed = sum(tensor.bytes for tensor in tensors) + (32 << 20)
+        free = shutil.disk_usage(directory.parent).free
+        if free < needed:
+            raise BitnetcError(
+                str(directory), f"needs {needed} bytes; {free} are free", "name another disk"
+            )
+        partial.mkdir()
+        _write_json(partial / "config.json", _config(model, shape))
+        _write_json(partial / "generation_config.json", _generation_config(model))
+        specials = _SPECIALS[model.specials]
+        tokenizer = byte_level_tokenizer(
+            shape.vocab, specials.tokens, specials.bos if specials.prefix_bos else None
+        )
+        _write_json(partial / "tokenizer.json", tokenizer, indent=None)
+        _write_json(partial / "tokenizer_config.json", _tokenizer_config(model, shape))
+        with (partial / "model.safetensors").open("wb") as file:
+            _write_tensors(file, tensors, seed)
+        if directory.is_dir():
+            directory.rmdir()
+        partial.rename(directory)
+    except OSError as error:
+        raise BitnetcError(
+            str(directory),
+            f"cannot be written: {error.strerror}",
+            "free some space or name another disk; nothing was left behind",
+        ) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _published(like: str) -> Published:
+    if like not in SHAPES:
+        longer = [name for name in SHAPES if like and name.startswith(like.lower())]
+        raise BitnetcError(f"shape {like}", "unknown", nearest(like.lower(), longer or SHAPES))
+    model = SHAPES[like]
+    supported = {family.name for family in families.FAMILIES}
+    if model.family not in supported:
+        raise BitnetcError(
+            f"shape {like}",
+            f"family {model.family} is not supported yet",
+            "supported: "
+            + ", ".join(name for name, known in SHAPES.items() if known.family in supported),
+        )
+    return model
+
+
+# --- weights -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A tensor to be written: values drawn from a table of 65536 by random 16-bit words."""
+
+    name: str
+    dtype: Literal["U8", "BF16"]
+    shape: tuple[int, ...]
+    table: NDArray[np.uint8] | NDArray[np.uint16]
+
+    @property
+    def bytes(self) -> int:
+        return int(np.prod(self.shape)) * self.table.itemsize
+
+
+def _tensors(model: Published, shape: Shape) -> list[_Stored]:
+    """In file order: 16-bit tensors first, so that all are aligned."""
+    family = next(entry for entry in families.FAMILIES if entry.name == model.family)
+    named = [(role, name) for role, name in family.top.items()]
+    for layer in range(shape.layers):
+        prefix = family.layer.replace("N", str(layer))
+        named += [(role, prefix + name) for role, name in family.block.items()]
+    packed = packed_table()
+    tensors = []
+    for role, name in named:
+        extents = tuple(getattr(shape, extent) for extent in families.EXTENTS[role])
+        if role == "head" and model.tied:
+            continue
+        if role in ("embedding", "head"):
+            # logits of a normalised state then have variance 1
+            tensors.append(_Stored(name, "BF16", extents, normal_table(shape.dim**-0.5)))
+        elif len(extents) == 1:
+            tensors.append(_Stored(name, "BF16", extents, normal_table(0.1, mean=1.0)))
+        elif model.form == "online":
+            tensors.append(_Stored(name, "BF16", extents, normal_table(extents[1] ** -0.5)))
+        else:
+            rows, cols = extents
+            tensors.append(_Stored(name, "U8", (-(-rows // 4), cols), packed))
+            # keeps the variance of what goes through the matrix
+            scale = ((1 - ZERO_FRACTION) * cols) ** -0.5
+            stored = scale if model.form == "multiply" else 1 / scale
+            # one value, but not the same in every matrix: a reader that mixes them up is seen
+            spread = _bf16(np.linspace(0.8, 1.25, 65536) * stored)
+            tensors.append(_Stored(name + "_scale", "BF16", (1,), spread))
+    return sorted(tensors, key=lambda tensor: (-tensor.table.itemsize, tensor.name))
+
+
+def packed_table() -> NDArray[np.uint8]:
+    """65536 bytes of four codes each, as frequent as independent trits would make them."""
+    frequency = {0: (1 - ZERO_FRACTION) / 2, 1: ZERO_FRACTION, 2: (1 - ZERO_FRACTION) / 2}
+    patterns, weights = [], []
+    for a, b, c, d in np.ndindex(3, 3, 3, 3):
+        patterns.append(a | b << 2 | c << 4 | d << 6)
+        weights.append(frequency[a] * frequency[b] * frequency[c] * frequency[d])
+    edges = np.rint(np.cumsum([0.0, *weights]) * 65536).astype(np.int64)
+    return np.repeat(np.array(patterns, dtype=np.uint8), np.diff(edges))
+
+
+def normal_table(deviation: float, mean: float = 0.0) -> NDArray[np.uint16]:
+    """65536 equally likely values of a normal distribution, as bf16."""
+    return _bf16(mean + deviation * _normal_quantiles())
+
+
+_quantiles: list[NDArray[np.float64]] = []
+
+
+def _normal_quantiles() -> NDArray[np.float64]:
+    if not _quantiles:
+        inverse = statistics.NormalDist().inv_cdf
+        _quantiles.append(np.array([inverse((i + 0.5) / 65536) for i in range(65536)]))
+    return _quantiles[0]
+
+
+def _bf16(values: NDArray[np.float64]) -> NDArray[np.uint16]:
+    """Rounds finite values to bf16, half to even, by way of float32."""
+    words = values.astype(np.float32).view(np.uint32).astype(np.uint64)
+    return ((words + 0x7FFF + (words >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+def _write_tensors(file: BinaryIO, tensors: Sequence[_Stored], seed: int) -> None:
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for tensor in tensors:
+        header[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + tensor.bytes],
+        }
+        offset += tensor.bytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for tensor in tensors:
+        file.writelines(values.data for values in _draw(tensor, seed))
+
+
+def _draw(tensor: _Stored, seed: int) -> Iterator[NDArray[Any]]:
+    """The values in pieces. Seeded by name, so that layers do not depend on each other."""
+    random = np.random.PCG64(np.random.SeedSequence([seed, zlib.crc32(tensor.name.encode())]))
+    table = tensor.table.astype(tensor.table.dtype.newbyteorder("<"))
+    left = int(np.prod(tensor.shape))
+    while left:
+        count = min(left, _CHUNK)
+        # raw words: unlike Generator's methods they are promised never to change
+        words = np.asarray(random.random_raw(-(-count // 4)), dtype="<u8").view("<u2")[:count]
+        yield np.take(table, words, mode="clip")
+        left -= count
+
+
+# --- files of text -------------------------------------------------------------------------------
+
+
+def _write_json(path: Path, value: Mapping[str, Any], indent: int | None = 2) -> None:
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _config(model: Published, shape: Shape) -> dict[str, Any]:
+    bitnet = model.family == "bitnet"
+    specials = _SPECIALS[model.specials]
+    eos = specials.eos[0] if isinstance(specials.eos, list) else specials.eos
+    quantisation: dict[str, Any] = {"quant_method": "bitnet", "modules_to_not_convert": None}
+    if model.form != "divide":
+        mode = "online" if model.form == "online" else "offline"
+        quantisation |= {"linear_class": "autobitlinear", "quantization_mode": mode}
+    return {
+        "architectures": ["BitNetForCausalLM" if bitnet else "LlamaForCausalLM"],
+        "model_type": "bitnet" if bitnet else "llama",
+        "hidden_size": shape.dim,
+        "intermediate_size": shape.ffn_dim,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": shape.head_dim,
+        "hidden_act": model.activation,
+        "rms_norm_eps": model.norm_eps,
+        "rope_theta": model.rope_theta,
+        "rope_scaling": None,
+        "max_position_embeddings": shape.context,
+        "vocab_size": shape.vocab,
+        "tie_word_embeddings": model.tied,
+        "attention_bias": False,
+        "bos_token_id": specials.bos,
+        "eos_token_id": eos,
+        "torch_dtype": "bfloat16",
+        "quantization_config": quantisation,
+    }
+
+
+def _generation_config(model: Published) -> dict[str, Any]:
+    specials = _SPECIALS[model.specials]
+    found: dict[str, Any] = {"bos_token_id": specials.bos, "eos_token_id": specials.eos}
+    if model.family == "bitnet":
+        found |= {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "max_length": 4096}
+    return found
+
+
+def _tokenizer_config(model: Published, shape: Shape) -> dict[str, Any]:
+    specials = _SPECIALS[model.specials]
+    eos = specials.eos[0] if isinstance(specials.eos, list) else specials.eos
+    found: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "eos_token": specials.tokens[eos],
+        "model_max_length": shape.context,
+    }
+    if specials.bos is not None:
+        found["bos_token"] = specials.tokens[specials.bos]
+    if model.family == "bitnet":
+        found["chat_template"] = _TEMPLATE_2B4T
+    return found
+
+
+LLAMA3_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def byte_characters() -> list[str]:
+    """GPT-2's printable character for each byte: Latin-1 where it prints, else from U+0100 on."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
+
+
+def made_up_merges(count: int) -> list[tuple[str, str]]:
+    """`count` merges that give distinct pieces: words of lower-case letters, with or without a
+    space before them, shortest first, each a known piece and one more letter."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    merges: list[tuple[str, str]] = []
+    words = ["Ġ", *letters]
+    while len(merges) < count:
+        words = [word + letter for word in words for letter in letters]
+        merges += [(word[:-1], word[-1]) for word in words[: count - len(merges)]]
+    return merges
+
+
+def byte_level_tokenizer(
+    vocab: int,
+    specials: Mapping[int, str],
+    bos: int | None,
+    merges: Sequence[tuple[str, str]] | None = None,
+) -> dict[str, Any]:
+    """A tokenizer.json of byte-level BPE in the Llama-3 structure, for the `tokenizers` package.
+
+    vocab:    ids 0 to vocab - 1, all used.
+    specials: id -> text of added tokens. Those at the end of the vocabulary are added to it as in
+              Llama-3; those within it are also pieces of the model, as in Falcon3.
+    bos:      the special token put before every text, if any.
+    merges:   one for each id that is neither byte nor special; made up when None.
+    """
+    pieces = vocab
+    while pieces - 1 in specials:
+        pieces -= 1
+    inner = {token: text for token, text in specials.items() if token < pieces}
+    count = pieces - len(inner) - 256
+    if count < 0:
+        raise BitnetcError("vocab", f"{vocab} has no room for 256 bytes and the special tokens")
+    merges = made_up_merges(count) if merges is None else merges[:count]
+    if len(merges) < count:
+        raise BitnetcError("vocab", f"{vocab} needs {count} merges, given {len(merges)}")
+    # Llama-3's order of single bytes: the printable ones first
+    alphabet = sorted(byte_characters())
+    contents = iter([*alphabet, *(left + right for left, right in merges)])
+    model_vocab = {}
+    for token in range(pieces):
+        model_vocab[inner[token] if token in inner else next(contents)] = token
+    added = [
+        {
+            "id": token,
+            "content": text,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+        for token, text in sorted(specials.items())
+    ]
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": False,
+    }
+    after: dict[str, Any] = byte_level
+    if bos is not None:
+        text = specials[bos]
+        first = {"SpecialToken": {"id": text, "type_id": 0}}
+        template = {
+            "type": "TemplateProcessing",
+            "single": [first, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [
+                first,
+                {"Sequence": {"id": "A", "type_id": 0}},
+                {"SpecialToken": {"id": text, "type_id": 1}},
+                {"Sequence": {"id": "B", "type_id": 1}},
+            ],
+            "special_tokens": {text: {"id": text, "ids": [bos], "tokens": [text]}},
+        }
+        after = {"type": "Sequence", "processors": [byte_level, template]}
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": LLAMA3_PATTERN},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
+        "post_processor": after,
+        "decoder": {**byte_level, "add_prefix_space": True, "use_regex": True},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": True,
+            "vocab": model_vocab,
+            "merges": [f"{left} {right}" for left, right in merges],
+        },
+    }

@@ -1,0 +1,388 @@
+"""Writes tiny random checkpoints of every variant that bitnetc reads.
+
+    write_checkpoint(tmp_path / "ckpt", **VARIANTS["2b4t"])
+
+Independent of the reader: packing, scales and the container are written here from the published
+description, so that a test of the reader tests it against something else.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitnetc.synth import byte_characters, byte_level_tokenizer
+
+Family = Literal["bitnet", "llama-bitnet"]
+Storage = Literal["packed", "online", "floats"]
+LinearClass = Literal["bitlinear", "autobitlinear"]
+FloatType = Literal["bf16", "f16", "f32"]
+
+BOS, EOS, EOT = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
+SPECIAL_TEXTS = (BOS, EOS, "<|start_header_id|>", "<|end_header_id|>", EOT)
+
+# Every variant, by a name for test ids. Options left out have write_checkpoint's defaults.
+VARIANTS: Mapping[str, dict[str, Any]] = {
+    "2b4t": {},
+    "2b4t-legacy-config": {"legacy": True},
+    "2b4t-online-bf16": {"storage": "online"},
+    "2b4t-online-f16": {"storage": "online", "dtype": "f16"},
+    "2b4t-online-f32": {"storage": "online", "dtype": "f32"},
+    "2b4t-unpacked-ternary": {"storage": "floats"},
+    "2b4t-bitlinear": {"linear_class": "bitlinear"},
+    "2b4t-untied": {"tied": False},
+    "2b4t-silu": {"activation": "silu"},
+    "2b4t-f16": {"dtype": "f16"},
+    "2b4t-f32": {"dtype": "f32"},
+    "2b4t-sharded": {"shards": 3, "layers": 3},
+    "2b4t-rope-parameters": {"rope": "parameters"},
+    "2b4t-odd-sizes": {"dim": 160, "ffn_dim": 220, "heads": 8, "kv_heads": 2},  # head_dim 20
+    "2b4t-head-dim-100": {"dim": 200, "ffn_dim": 268, "heads": 2, "kv_heads": 1},
+    "2b4t-gqa-8": {"dim": 128, "heads": 8, "kv_heads": 1},
+    "2b4t-mha": {"kv_heads": 4},
+    "2b4t-per-row": {"per_row": True},
+    "2b4t-rows-not-in-fours": {"dim": 66, "ffn_dim": 90, "heads": 3, "kv_heads": 3},
+    "llama3": {"family": "llama-bitnet"},
+    "llama3-legacy-config": {"family": "llama-bitnet", "legacy": True},
+    "llama3-mha": {"family": "llama-bitnet", "kv_heads": 4},
+    "llama3-gqa-8": {"family": "llama-bitnet", "dim": 128, "heads": 8, "kv_heads": 1},
+    "llama3-autobitlinear": {"family": "llama-bitnet", "linear_class": "autobitlinear"},
+    "llama3-online": {
+        "family": "llama-bitnet",
+        "linear_class": "autobitlinear",
+        "storage": "online",
+    },
+    "llama3-relu2": {"family": "llama-bitnet", "activation": "relu2"},
+    "llama3-per-row": {"family": "llama-bitnet", "per_row": True},
+    "falcon3": {"family": "llama-bitnet", "head_dim": 32, "dtype": "f16"},  # q_dim 128, dim 64
+    "falcon3-narrow": {"family": "llama-bitnet", "dim": 96, "head_dim": 12, "shards": 2},
+    "falcon-e-tied": {"family": "llama-bitnet", "tied": True, "kv_heads": 2},
+    "llama3-odd-sizes": {
+        "family": "llama-bitnet",
+        "dim": 100,
+        "ffn_dim": 340,
+        "heads": 5,
+        "kv_heads": 5,
+    },
+}
+# transformers has no per-row scale and packs whole groups of four rows only
+TRANSFORMERS_VARIANTS = tuple(
+    name for name in VARIANTS if "per-row" not in name and "rows-not" not in name
+)
+
+
+@dataclass(frozen=True)
+class TinyCheckpoint:
+    """What write_checkpoint writes, with the truth a reader must find."""
+
+    config: dict[str, Any]
+    generation_config: dict[str, Any]
+    tokenizer: dict[str, Any]
+    tensors: dict[str, tuple[str, tuple[int, ...], bytes]]  # name -> dtype, shape, data
+    trits: dict[str, NDArray[np.int8]]  # of each ternary matrix, by the name of its weight
+    scales: dict[str, NDArray[np.float32]]  # its multiplier, [1] or [rows]
+    shards: int
+
+    def write(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        _write_json(directory / "config.json", self.config)
+        _write_json(directory / "generation_config.json", self.generation_config)
+        _write_json(directory / "tokenizer.json", self.tokenizer)
+        _write_json(
+            directory / "tokenizer_config.json",
+            {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": BOS, "eos_token": EOS},
+        )
+        if self.shards == 1:
+            (directory / "model.safetensors").write_bytes(safetensors_bytes(self.tensors))
+            return
+        names = list(self.tensors)
+        weight_map: dict[str, str] = {}
+        for shard in range(self.shards):
+            file = f"model-{shard + 1:05d}-of-{self.shards:05d}.safetensors"
+            part = {name: self.tensors[name] for name in names[shard :: self.shards]}
+            (directory / file).write_bytes(safetensors_bytes(part))
+            weight_map |= dict.fromkeys(part, file)
+        total = sum(len(data) for _, _, data in self.tensors.values())
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        _write_json(directory / "model.safetensors.index.json", index)
+
+
+def write_checkpoint(directory: Path, **options: Any) -> None:
+    """Writes config.json, generation_config.json, tokenizer.json, tokenizer_config.json and the
+    weights into `directory`, which is made. For the options see tiny_checkpoint."""
+    tiny_checkpoint(**options).write(directory)
+
+
+def tiny_checkpoint(
+    *,
+    family: Family = "bitnet",
+    storage: Storage = "packed",
+    linear_class: LinearClass | None = None,
+    legacy: bool = False,
+    dim: int = 64,
+    ffn_dim: int = 96,
+    layers: int = 2,
+    heads: int = 4,
+    kv_heads: int = 1,
+    head_dim: int | None = None,
+    vocab: int = 320,
+    context: int = 128,
+    activation: Literal["relu2", "silu"] | None = None,
+    tied: bool | None = None,
+    dtype: FloatType = "bf16",
+    per_row: bool = False,
+    shards: int = 1,
+    rope: Literal["theta", "parameters"] = "theta",
+    rope_theta: float = 10000.0,
+    norm_eps: float = 1e-5,
+    zeros: float = 0.42,
+    seed: int = 0,
+    config: Mapping[str, Any] | None = None,
+    generation_config: Mapping[str, Any] | None = None,
+) -> TinyCheckpoint:
+    """A random checkpoint in memory.
+
+    family:       "bitnet" has sub-norms and defaults to relu2, tied, autobitlinear (2B-4T);
+                  "llama-bitnet" has none and defaults to silu, untied, bitlinear (Llama3, Falcon).
+    storage:      "packed" 2-bit codes; "online" float masters, to be quantised by their absolute
+                  mean; "floats" -1, 0, +1 unpacked. The last two need autobitlinear.
+    linear_class: "bitlinear" stores a weight_scale that divides, "autobitlinear" one that
+                  multiplies.
+    legacy:       the config as first published: offline_quantization for autobitlinear, no
+                  linear_class and is_bitnet_config for bitlinear.
+    head_dim:     dim / heads when None, and then also left out of config.json.
+    vocab:        256 bytes, 5 special tokens, and merges trained on a small text: at most 384.
+    dtype:        of embedding, head, norms, scales and masters.
+    per_row:      one weight_scale per row instead of one per matrix.
+    shards:       1 writes model.safetensors; more write shards and their index.
+    rope:         rope_theta as a key of its own, or inside rope_parameters (transformers 5).
+    zeros:        fraction of trits that are 0.
+    config, generation_config: keys to set; None removes a key.
+    """
+    random = np.random.default_rng(seed)
+    bitnet = family == "bitnet"
+    linear_class = linear_class or ("autobitlinear" if bitnet else "bitlinear")
+    activation = activation or ("relu2" if bitnet else "silu")
+    tied = bitnet if tied is None else tied
+    width = head_dim or dim // heads
+    q_dim, kv_dim = heads * width, kv_heads * width
+    assert storage == "packed" or linear_class == "autobitlinear"
+    assert not (per_row and storage == "online")
+
+    tensors: dict[str, tuple[str, tuple[int, ...], bytes]] = {}
+    trits: dict[str, NDArray[np.int8]] = {}
+    scales: dict[str, NDArray[np.float32]] = {}
+
+    def floats(name: str, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Stores values rounded to `dtype`; returns what was stored."""
+        data, stored = rounded(values, dtype)
+        tensors[name] = (dtype.upper(), values.shape, data)
+        return stored
+
+    def norm(name: str, size: int) -> None:
+        floats(name, 1 + 0.1 * random.standard_normal(size))
+
+    def matrix(name: str, rows: int, cols: int) -> None:
+        spread = 1 / np.sqrt((1 - zeros) * cols)
+        if storage == "online":
+            stored = floats(name, spread * random.standard_normal((rows, cols)))
+            inverse = 1 / np.maximum(np.abs(stored).mean(dtype=np.float64), 1e-5)
+            inverse = np.float32(1) / np.float32(1 / inverse)
+            trits[name] = np.clip(np.rint(stored * inverse), -1, 1).astype(np.int8)
+            scales[name] = np.array([np.float32(1) / inverse], dtype=np.float32)
+            return
+        sign = random.choice(np.array([-1, 1], dtype=np.int8), (rows, cols))
+        trits[name] = sign * (random.random((rows, cols)) >= zeros).astype(np.int8)
+        if storage == "packed":
+            packed = pack(trits[name])
+            tensors[name] = ("U8", packed.shape, packed.tobytes())
+        else:
+            floats(name, trits[name].astype(np.float32))
+        multiplier = spread * random.uniform(0.7, 1.4, rows if per_row else 1)
+        divides = linear_class == "bitlinear"
+        stored = floats(name + "_scale", 1 / multiplier if divides else multiplier)
+        scales[name] = (np.float32(1) / stored if divides else stored).astype(np.float32)
+
+    floats("model.embed_tokens.weight", 3 / np.sqrt(dim) * random.standard_normal((vocab, dim)))
+    for layer in range(layers):
+        prefix = f"model.layers.{layer}."
+        norm(prefix + "input_layernorm.weight", dim)
+        matrix(prefix + "self_attn.q_proj.weight", q_dim, dim)
+        matrix(prefix + "self_attn.k_proj.weight", kv_dim, dim)
+        matrix(prefix + "self_attn.v_proj.weight", kv_dim, dim)
+        if bitnet:
+            norm(prefix + "self_attn.attn_sub_norm.weight", q_dim)
+        matrix(prefix + "self_attn.o_proj.weight", dim, q_dim)
+        norm(prefix + "post_attention_layernorm.weight", dim)
+        matrix(prefix + "mlp.gate_proj.weight", ffn_dim, dim)
+        matrix(prefix + "mlp.up_proj.weight", ffn_dim, dim)
+        if bitnet:
+            norm(prefix + "mlp.ffn_sub_norm.weight", ffn_dim)
+        matrix(prefix + "mlp.down_proj.weight", dim, ffn_dim)
+    norm("model.norm.weight", dim)
+    if not tied:
+        floats("lm_head.weight", 3 / np.sqrt(dim) * random.standard_normal((vocab, dim)))
+
+    specials = special_ids(vocab)
+    bos, eos, eot = (specials[text] for text in (BOS, EOS, EOT))
+    keys: dict[str, Any] = {
+        "architectures": ["BitNetForCausalLM" if bitnet else "LlamaForCausalLM"],
+        "model_type": "bitnet" if bitnet else "llama",
+        "hidden_size": dim,
+        "intermediate_size": ffn_dim,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": head_dim,
+        "hidden_act": activation,
+        "rms_norm_eps": norm_eps,
+        "max_position_embeddings": context,
+        "vocab_size": vocab,
+        "tie_word_embeddings": tied,
+        "bos_token_id": bos,
+        "eos_token_id": eos,
+        "torch_dtype": {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}[dtype],
+        "quantization_config": _quantization_config(linear_class, storage, legacy),
+    }
+    if legacy and not bitnet:
+        keys["is_bitnet_config"] = True
+    if rope == "theta":
+        keys["rope_theta"] = rope_theta
+    else:
+        keys["rope_parameters"] = {"rope_type": "default", "rope_theta": rope_theta}
+    generation: dict[str, Any] = {"bos_token_id": bos, "eos_token_id": [eos, eot]}
+    return TinyCheckpoint(
+        config=_with(keys, config),
+        generation_config=_with(generation, generation_config),
+        tokenizer=tiny_tokenizer(vocab),
+        tensors=tensors,
+        trits=trits,
+        scales=scales,
+        shards=shards,
+    )
+
+
+def _quantization_config(
+    linear_class: LinearClass, storage: Storage, legacy: bool
+) -> dict[str, Any]:
+    if legacy and linear_class == "autobitlinear":
+        return {"quant_method": "bitnet", "offline_quantization": True}
+    keys: dict[str, Any] = {"quant_method": "bitnet", "modules_to_not_convert": None}
+    if legacy:
+        return keys
+    mode = "online" if storage == "online" else "offline"
+    return keys | {"linear_class": linear_class, "quantization_mode": mode}
+
+
+def _with(keys: dict[str, Any], changes: Mapping[str, Any] | None) -> dict[str, Any]:
+    merged = {**keys, **(changes or {})}
+    return {key: value for key, value in merged.items() if value is not None}
+
+
+def pack(trits: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """2-bit codes uint8 [ceil(rows / 4), cols]: row p + i * quarter in bits 2i, 2i+1 of row p."""
+    quarter = -(-len(trits) // 4)
+    packed = np.zeros((quarter, trits.shape[1]), dtype=np.uint8)
+    for row, values in enumerate(trits):
+        packed[row % quarter] |= ((values + 1) << (2 * (row // quarter))).astype(np.uint8)
+    return packed
+
+
+def rounded(values: NDArray[Any], dtype: FloatType) -> tuple[bytes, NDArray[np.float32]]:
+    """Values as stored in `dtype`: the bytes, and what they mean as float32."""
+    single = values.astype(np.float32)
+    if dtype == "f32":
+        return single.tobytes(), single
+    if dtype == "f16":
+        half = single.astype(np.float16)
+        return half.tobytes(), half.astype(np.float32)
+    words = single.view(np.uint32)
+    upper = ((words + np.uint32(0x7FFF) + ((words >> 16) & 1)) >> 16).astype(np.uint16)
+    return upper.tobytes(), (upper.astype(np.uint32) << 16).view(np.float32)
+
+
+def safetensors_bytes(tensors: Mapping[str, tuple[str, tuple[int, ...], bytes]]) -> bytes:
+    """A safetensors file: name -> (dtype, shape, data)."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, (dtype, shape, data) in tensors.items():
+        end = offset + len(data)
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    data = b"".join(data for _, _, data in tensors.values())
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def special_ids(vocab: int) -> dict[str, int]:
+    """The special tokens, which have the last ids of the vocabulary."""
+    first = vocab - len(SPECIAL_TEXTS)
+    return {text: first + i for i, text in enumerate(SPECIAL_TEXTS)}
+
+
+def tiny_tokenizer(vocab: int) -> dict[str, Any]:
+    """A byte-level BPE in the Llama-3 structure, merges trained on TEXT."""
+    specials = special_ids(vocab)
+    merges = trained_merges()
+    needed = vocab - 256 - len(specials)
+    assert 0 <= needed <= len(merges), f"vocab {vocab}: needs 261 to {261 + len(merges)}"
+    by_id = {token: text for text, token in specials.items()}
+    return byte_level_tokenizer(vocab, by_id, specials[BOS], merges[:needed])
+
+
+TEXT = """It is a truth universally acknowledged, that a single man in possession of a good fortune,
+must be in want of a wife. However little known the feelings or views of such a man may be on his
+first entering a neighbourhood, this truth is so well fixed in the minds of the surrounding
+families, that he is considered the rightful property of some one or other of their daughters.
+"My dear Mr. Bennet," said his lady to him one day, "have you heard that Netherfield Park is let
+at last?" Mr. Bennet replied that he had not. "But it is," returned she; "for Mrs. Long has just
+been here, and she told me all about it." Mr. Bennet made no answer. "Do you not want to know who
+has taken it?" cried his wife impatiently. "You want to tell me, and I have no objection to hearing
+it." This was invitation enough. "Why, my dear, you must know, Mrs. Long says that Netherfield is
+taken by a young man of large fortune from the north of England; that he came down on Monday in a
+chaise and four to see the place, and was so much delighted with it that he agreed with Mr. Morris
+immediately; that he is to take possession before Michaelmas, and some of his servants are to be
+in the house by the end of next week."
+"""
+
+
+@cache
+def trained_merges(count: int = 123) -> tuple[tuple[str, str], ...]:
+    """Byte-pair merges of TEXT, most frequent pair first, ties by text."""
+    characters = byte_characters()
+    words = Counter(
+        tuple(characters[byte] for byte in word.encode())
+        for word in re.findall(r" ?[A-Za-z]+|[^A-Za-z]", TEXT)
+    )
+    merges: list[tuple[str, str]] = []
+    while len(merges) < count:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, times in words.items():
+            for pair in pairwise(word):
+                pairs[pair] += times
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        joined: Counter[tuple[str, ...]] = Counter()
+        for word, times in words.items():
+            parts: list[str] = []
+            for piece in word:
+                if parts and (parts[-1], piece) == best:
+                    parts[-1] += piece
+                else:
+                    parts.append(piece)
+            joined[tuple(parts)] += times
+        words = joined
+    return tuple(merges)
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

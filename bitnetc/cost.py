@@ -1,0 +1,30 @@
+"""The numbers plan() compares, each with its formula. Unit: cycles of one core per token."""
+
+from dataclasses import dataclass
+
+from bitnetc.kernels import Kernel
+from bitnetc.target import Cost
+
+
+@dataclass(frozen=True)
+class MatrixCost:
+    compute: float  # blocks * cycles per block
+    memory: float  # packed bytes / bytes per cycle
+    tables: float  # this matrix's part of building look-up tables, 0 for int8 activations
+
+    @property
+    def cycles(self) -> float:
+        """Arithmetic and the stream of weights overlap; building tables comes before both."""
+        return max(self.compute, self.memory) + self.tables
+
+
+def matrix_cost(kernel: Kernel, rows: int, cols: int, sharers: int, cost: Cost) -> MatrixCost:
+    """Cost of one decode step through a padded matrix; `sharers` matrices read one input."""
+    layout = kernel.layout
+    blocks = (rows // layout.rows) * (cols // layout.cols)
+    tables = cols // 2 * cost.cycles_per_lut16 / sharers if kernel.activation == "lut16" else 0.0
+    return MatrixCost(
+        compute=blocks * cost.cycles_per_block[kernel.name],
+        memory=layout.packed_bytes(rows, cols) / cost.bytes_per_cycle,
+        tables=tables,
+    )

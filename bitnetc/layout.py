@@ -1,0 +1,199 @@
+"""Layouts: where each trit of a weight matrix lies in memory.
+
+A layout is stated once, as one line. The packer, the unpacker, the C accessor and the picture in
+the C comment are all derived from that line, and tests/contract checks that Python and C agree on
+every trit.
+
+    m, kb kq:4 kl:32 -> m kb kl | kq
+
+Left of the arrow the two indices are split into digits, most significant first:
+column k = 128*kb + 32*kq + kl. A digit without a size is as long as the matrix needs. Right of
+the arrow is the order in memory, slowest first; the digit after the bar selects bits inside a
+byte, highest first.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitnetc.errors import BitnetcError
+
+
+@dataclass(frozen=True)
+class Code:
+    """`trits` neighbours in a row, written base 3, first one highest, in `bits` bits."""
+
+    trits: int
+    bits: int
+
+    @property
+    def powers(self) -> NDArray[np.uint8]:
+        return np.array([3**i for i in reversed(range(self.trits))], np.uint8)
+
+    def encode(self, trits: NDArray[np.int8]) -> NDArray[np.uint8]:
+        """int8 trits [rows, cols] -> codes [rows, cols / trits]."""
+        digits = (trits + np.int8(1)).view(np.uint8)
+        codes = np.zeros((len(trits), trits.shape[1] // self.trits), np.uint8)
+        for i, power in enumerate(self.powers):
+            codes += digits[:, i :: self.trits] * power
+        return codes
+
+    def decode(self, codes: NDArray[np.uint8]) -> NDArray[np.int8]:
+        """Codes [rows, n] -> int8 trits [rows, n * trits]."""
+        trits = codes[..., None] // self.powers % np.uint8(3)
+        return trits.reshape(len(codes), -1).astype(np.int8) - np.int8(1)
+
+
+TRIT = Code(trits=1, bits=2)
+PAIR = Code(trits=2, bits=4)
+
+
+@dataclass(frozen=True)
+class Digit:
+    name: str
+    axis: str  # "m" or "k"
+    size: int | None  # None: the leading digit of its axis
+    weight: int  # the axis index is the sum of digit * weight
+
+
+@dataclass(frozen=True)
+class Layout:
+    """name: `<code>_[m<rows>]k<cols>`, the block it is made of; rule: see the module's text."""
+
+    name: str
+    rule: str
+    code: Code = TRIT
+
+    @cached_property
+    def digits(self) -> dict[str, Digit]:
+        found: dict[str, Digit] = {}
+        for axis, words in zip("mk", self.rule.split("->")[0].split(","), strict=True):
+            weight = 1
+            group: list[Digit] = []
+            for word in reversed(words.split()):
+                name, _, size = word.partition(":")
+                group.append(Digit(name, axis, int(size) if size else None, weight))
+                weight *= int(size or 1)
+            found.update((d.name, d) for d in reversed(group))
+        return found
+
+    @cached_property
+    def order(self) -> list[Digit]:
+        """Memory order, slowest first; the last digit is the one inside the byte."""
+        names = self.rule.split("->")[1].replace("|", " ").split()
+        return [self.digits[name] for name in names]
+
+    @property
+    def rows(self) -> int:
+        """Rows in one block."""
+        return self._extent("m")
+
+    @property
+    def cols(self) -> int:
+        """Columns in one block."""
+        return self.code.trits * self._extent("k")
+
+    def packed_bytes(self, rows: int, cols: int) -> int:
+        """Packed size of a matrix of whole blocks."""
+        self._shape(rows, cols)
+        return rows * cols // self.code.trits * self.code.bits // 8
+
+    def pad(self, rows: int, cols: int) -> tuple[int, int]:
+        """The smallest whole-block shape that holds rows x cols."""
+        return -(-rows // self.rows) * self.rows, -(-cols // self.cols) * self.cols
+
+    def pack(self, trits: NDArray[np.int8]) -> bytes:
+        """int8 trits [rows, cols], whole blocks -> bytes in memory order."""
+        shape = self._shape(*trits.shape)
+        codes = self.code.encode(trits).reshape(shape)
+        lanes = codes.transpose(self._axes)
+        packed = np.zeros(lanes.shape[:-1], np.uint8)
+        for lane, shift in enumerate(self._shifts):
+            packed |= lanes[..., lane] << shift
+        return packed.tobytes()
+
+    def unpack(self, data: bytes, rows: int, cols: int) -> NDArray[np.int8]:
+        """The inverse of pack."""
+        shape = self._shape(rows, cols)
+        stored = np.frombuffer(data, np.uint8).reshape([shape[a] for a in self._axes[:-1]])
+        codes = stored[..., None] >> self._shifts & np.uint8(2**self.code.bits - 1)
+        return self.code.decode(codes.transpose(np.argsort(self._axes)).reshape(rows, -1))
+
+    def _extent(self, axis: str) -> int:
+        sizes = [d.size for d in self.digits.values() if d.axis == axis and d.size]
+        return int(np.prod(sizes))
+
+    def _shape(self, rows: int, cols: int) -> list[int]:
+        if rows % self.rows or cols % self.cols:
+            raise BitnetcError(
+                f"layout {self.name}",
+                f"holds blocks of {self.rows} x {self.cols}, and {rows} x {cols} is not whole "
+                "blocks",
+                "plan() pads first",
+            )
+        blocks = {"m": rows // self.rows, "k": cols // self.cols}
+        return [d.size or blocks[d.axis] for d in self.digits.values()]
+
+    @property
+    def _axes(self) -> list[int]:
+        names = list(self.digits)
+        return [names.index(d.name) for d in self.order]
+
+    @property
+    def _shifts(self) -> NDArray[np.uint8]:
+        lanes = self.order[-1].size or 1
+        return (self.code.bits * np.arange(lanes)[::-1]).astype(np.uint8)
+
+    # The same rule, seen from C.
+
+    def c_digits(self) -> list[tuple[str, str]]:
+        """Each digit as a C expression of m and k, for those that are not m or k itself."""
+        out = []
+        for d in self.digits.values():
+            weight = d.weight * (self.code.trits if d.axis == "k" else 1)
+            text = d.axis if weight == 1 else f"{d.axis} / {weight}"
+            out.append((d.name, f"{text} % {d.size}" if d.size else text))
+        return [(name, text) for name, text in out if name != text]
+
+    def c_byte(self) -> str:
+        """The byte's index, by Horner's rule over the memory order."""
+        first, *rest = self.order[:-1]
+        text = first.name
+        for i, d in enumerate(rest):
+            size = d.size or f"(cols / {self.cols})"
+            text = f"{text if i == 0 else f'({text})'} * {size} + {d.name}"
+        return text
+
+    def picture(self) -> list[str]:
+        """Where the codes of the first two bytes and of the last one come from, found by
+        disturbing one code and unpacking, so that it cannot lie."""
+        zero = self.pack(np.zeros((self.rows, self.cols), np.int8))
+        lines = []
+        for byte in sorted({0, 1, len(zero) - 1}):
+            cells = []
+            for shift in self._shifts:
+                touched = bytearray(zero)
+                touched[byte] ^= 1 << int(shift)
+                changed = self.unpack(bytes(touched), self.rows, self.cols)
+                m, k = (int(i[0]) for i in np.nonzero(changed))
+                cells.append(f"({m}, {k - k % self.code.trits})")
+            lines.append(f"byte {byte:3}:" + "".join(f"{c:>11}" for c in cells))
+        return lines
+
+
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout
+    for layout in (
+        # 2-bit codes; several rows share one stream, so that one prefetcher and one load of the
+        # activations serve them all. kl is one vector register: 32 bytes on AVX2, 16 on NEON.
+        Layout("i2_k64", "m, kb kq:4 kl:16 -> m kb kl | kq"),
+        Layout("i2_m4k64", "mo mi:4, kb kq:4 kl:16 -> mo kb mi kl | kq"),
+        Layout("i2_m4k128", "mo mi:4, kb kq:4 kl:32 -> mo kb mi kl | kq"),
+        # Pairs of trits as 4-bit indices; one register holds two columns of pairs of many rows,
+        # because a table look-up serves rows, not columns.
+        Layout("tl1_m16k4", "mo mi:16, kb kn:2 -> mo kb mi | kn", PAIR),
+        Layout("tl1_m32k4", "mo mi:32, kb kn:2 -> mo kb mi | kn", PAIR),
+    )
+}

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT */
+/* Generated from bitnetc/layout.py by `make layouts`. Do not edit. */
+#ifndef BNC_LAYOUTS_H
+#define BNC_LAYOUTS_H
+
+#include <stdint.h>
+
+/* i2_k64: blocks of 1 x 64 trits.
+ *
+ *     m, kb kq:4 kl:16 -> m kb kl | kq
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:     (0, 0)    (0, 16)    (0, 32)    (0, 48)
+ *     byte   1:     (0, 1)    (0, 17)    (0, 33)    (0, 49)
+ *     byte  15:    (0, 15)    (0, 31)    (0, 47)    (0, 63)
+ */
+enum { BNC_I2_K64_ROWS = 1, BNC_I2_K64_COLS = 64 };
+
+static inline int bnc_i2_k64_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int kb = k / 64;
+    const int kq = k / 16 % 4;
+    const int kl = k % 16;
+    const int byte = (m * (cols / 64) + kb) * 16 + kl;
+    const int shift = 6 - 2 * kq;
+    return (w[byte] >> shift & 3) - 1;
+}
+
+/* i2_m4k64: blocks of 4 x 64 trits.
+ *
+ *     mo mi:4, kb kq:4 kl:16 -> mo kb mi kl | kq
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:     (0, 0)    (0, 16)    (0, 32)    (0, 48)
+ *     byte   1:     (0, 1)    (0, 17)    (0, 33)    (0, 49)
+ *     byte  63:    (3, 15)    (3, 31)    (3, 47)    (3, 63)
+ */
+enum { BNC_I2_M4K64_ROWS = 4, BNC_I2_M4K64_COLS = 64 };
+
+static inline int bnc_i2_m4k64_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 4;
+    const int mi = m % 4;
+    const int kb = k / 64;
+    const int kq = k / 16 % 4;
+    const int kl = k % 16;
+    const int byte = ((mo * (cols / 64) + kb) * 4 + mi) * 16 + kl;
+    const int shift = 6 - 2 * kq;
+    return (w[byte] >> shift & 3) - 1;
+}
+
+/* i2_m4k128: blocks of 4 x 128 trits.
+ *
+ *     mo mi:4, kb kq:4 kl:32 -> mo kb mi kl | kq
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:     (0, 0)    (0, 32)    (0, 64)    (0, 96)
+ *     byte   1:     (0, 1)    (0, 33)    (0, 65)    (0, 97)
+ *     byte 127:    (3, 31)    (3, 63)    (3, 95)   (3, 127)
+ */
+enum { BNC_I2_M4K128_ROWS = 4, BNC_I2_M4K128_COLS = 128 };
+
+static inline int bnc_i2_m4k128_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 4;
+    const int mi = m % 4;
+    const int kb = k / 128;
+    const int kq = k / 32 % 4;
+    const int kl = k % 32;
+    const int byte = ((mo * (cols / 128) + kb) * 4 + mi) * 32 + kl;
+    const int shift = 6 - 2 * kq;
+    return (w[byte] >> shift & 3) - 1;
+}
+
+/* tl1_m16k4: blocks of 16 x 4 trits.
+ *
+ *     mo mi:16, kb kn:2 -> mo kb mi | kn
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:     (0, 0)     (0, 2)
+ *     byte   1:     (1, 0)     (1, 2)
+ *     byte  15:    (15, 0)    (15, 2)
+ */
+enum { BNC_TL1_M16K4_ROWS = 16, BNC_TL1_M16K4_COLS = 4 };
+
+static inline int bnc_tl1_m16k4_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 16;
+    const int mi = m % 16;
+    const int kb = k / 4;
+    const int kn = k / 2 % 2;
+    const int byte = (mo * (cols / 4) + kb) * 16 + mi;
+    const int shift = 4 - 4 * kn;
+    const int code = w[byte] >> shift & 15;
+    return (k % 2 == 0 ? code / 3 : code % 3) - 1;
+}
+
+/* tl1_m32k4: blocks of 32 x 4 trits.
+ *
+ *     mo mi:32, kb kn:2 -> mo kb mi | kn
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:     (0, 0)     (0, 2)
+ *     byte   1:     (1, 0)     (1, 2)
+ *     byte  31:    (31, 0)    (31, 2)
+ */
+enum { BNC_TL1_M32K4_ROWS = 32, BNC_TL1_M32K4_COLS = 4 };
+
+static inline int bnc_tl1_m32k4_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 32;
+    const int mi = m % 32;
+    const int kb = k / 4;
+    const int kn = k / 2 % 2;
+    const int byte = (mo * (cols / 4) + kb) * 32 + mi;
+    const int shift = 4 - 4 * kn;
+    const int code = w[byte] >> shift & 15;
+    return (k % 2 == 0 ? code / 3 : code % 3) - 1;
+}
+
+#endif

@@ -1,0 +1,55 @@
+# The commands of this project. `make` lists them.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PROMPT ?= It is a truth universally acknowledged, that
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check-all bench bench-kernels golden layouts lint
+
+help:            ## list the commands
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+demo: $(VENV)/installed ## compile the example model for this machine and let it write
+	@$(BIN)/bitnetc compile examples/austen/model --name austen --target native -o demo
+	@echo
+	demo/bin/austen -p "$(PROMPT)" -n 120
+
+test: $(VENV)/tested ## run the tests (what cannot run here is named)
+	$(BIN)/pytest
+
+check-all: $(VENV)/tested ## run the tests, and fail where one cannot run
+	BITNETC_NO_SKIP=1 $(BIN)/pytest
+
+bench: $(VENV)/installed ## speed of the example model on this machine
+	@$(BIN)/bitnetc compile examples/austen/model --name austen --target native -o demo
+	demo/bin/austen --bench -t 1
+	demo/bin/austen --bench -t 2
+
+bench-kernels: $(VENV)/installed ## time each kernel; the source of the figures in targets/
+	$(BIN)/python bench/kernels.py
+
+golden: $(VENV)/tested ## write the golden files anew, to be reviewed as a diff
+	$(BIN)/pytest tests/golden --update-golden
+
+layouts: $(VENV)/installed ## write runtime_c/bnc_layouts.h from bitnetc/layout.py
+	$(BIN)/python -m bitnetc.layouts_header
+
+lint: $(VENV)/tested ## ruff, mypy, clang-format, freshness of generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $$(find runtime_c tests -name '*.[ch]')
+	$(BIN)/python -m bitnetc.layouts_header --check
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install -q -e .
+	@touch $@
+
+$(VENV)/tested: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install -q -e '.[test]'
+	@touch $(VENV)/installed $@

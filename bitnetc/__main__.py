@@ -1,0 +1,5 @@
+"""python -m bitnetc"""
+
+from bitnetc.cli import main
+
+main(prog_name="bitnetc")

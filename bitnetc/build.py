@@ -1,0 +1,192 @@
+"""Bundle -> Artifact: writes the folder, builds it with CMake, and puts it in place at once.
+
+Everything happens in a temporary folder beside the destination, which is renamed at the end: a
+failure leaves nothing behind, and an earlier result stays until the new one is complete.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from bitnetc.emit import Bundle, Progress, manifest
+from bitnetc.errors import BitnetcError
+from bitnetc.model import Model
+from bitnetc.plan import Plan
+from bitnetc.toolchain import Toolchain, tool
+
+_MARK = "manifest.json"  # a folder with this file is one of ours and may be replaced
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A built bundle."""
+
+    folder: Path
+    name: str
+    toolchain: str
+
+    @property
+    def program(self) -> Path:
+        return self.folder / "bin" / self.name
+
+    @property
+    def library(self) -> Path:
+        return self.folder / "lib" / f"lib{self.name}.a"
+
+
+def build(
+    bundle: Bundle,
+    plan: Plan,
+    model: Model,
+    toolchain: Toolchain,
+    out: Path,
+    progress: Progress,
+    threads: bool = True,
+    werror: bool = False,
+) -> Artifact:
+    """Writes and builds the bundle at `out`.
+
+    Raises BitnetcError when `out` holds something else, the disk is full, or the compiler fails.
+    """
+    check_destination(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise _os_error(out, error) from None
+    try:
+        stage = work / "bundle"
+        write(bundle, plan, model, stage, progress)
+        progress("building", 0, 0)
+        _cmake(bundle, toolchain, stage, work / "build", threads, werror)
+        if out.exists():
+            out.rename(work / "old")
+        stage.rename(out)
+    except OSError as error:
+        raise _os_error(out, error) from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return Artifact(out, bundle.name, toolchain.name)
+
+
+def check_destination(out: Path) -> None:
+    """Refuses to replace a file, or a folder that bitnetc did not write."""
+    if out.is_dir():
+        if any(out.iterdir()) and not (out / _MARK).is_file():
+            raise BitnetcError(
+                f"-o {out}", "the folder holds files that bitnetc did not write", "name another"
+            )
+    elif out.exists():
+        raise BitnetcError(f"-o {out}", "is a file", "name a folder")
+
+
+def write(bundle: Bundle, plan: Plan, model: Model, folder: Path, progress: Progress) -> None:
+    """The bundle's files, then manifest.json with their hashes."""
+    hashes: dict[str, str] = {}
+    for path, content in bundle.files.items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+        hashes[path] = hashlib.sha256(content).hexdigest()
+    for path, stream in bundle.streams.items():
+        total, done = bundle.stream_bytes[path], 0
+        digest = hashlib.sha256()
+        with open(folder / path, "wb") as file:
+            for chunk in stream():
+                file.write(chunk)
+                digest.update(chunk)
+                done += len(chunk)
+                progress(f"packing {Path(path).name}", done, total)
+        hashes[path] = digest.hexdigest()
+    (folder / _MARK).write_bytes(manifest(plan, model, hashes))
+
+
+def _os_error(out: Path, error: OSError) -> BitnetcError:
+    if error.errno == errno.ENOSPC:
+        return BitnetcError(f"-o {out}", "the disk is full", "free space or name another folder")
+    return BitnetcError(f"-o {out}", error.strerror or str(error))
+
+
+def _cmake(
+    bundle: Bundle, toolchain: Toolchain, source: Path, folder: Path, threads: bool, werror: bool
+) -> None:
+    folder.mkdir()
+    cmake = tool("cmake", "cmake")
+    configure = [
+        cmake,
+        "-S",
+        str(source),
+        "-B",
+        str(folder),
+        "-G",
+        "Ninja",
+        f"-DCMAKE_MAKE_PROGRAM={tool('ninja', 'ninja')}",
+        f"-DBNC_WITH_THREADS={'ON' if threads else 'OFF'}",
+        f"-DBNC_WERROR={'ON' if werror else 'OFF'}",
+        "-DCMAKE_INSTALL_LIBDIR=lib",
+        f"-DCMAKE_TOOLCHAIN_FILE={toolchain.file or _toolchain_file(toolchain, folder)}",
+    ]
+    for command, what in (
+        (configure, "cmake could not use the compiler"),
+        ([cmake, "--build", str(folder)], "the compiler failed"),
+        ([cmake, "--install", str(folder), "--prefix", str(source)], "installing failed"),
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, env=_environment())
+        if done.returncode:
+            raise BitnetcError(
+                f"building {bundle.name} with {toolchain.name}", what, _reason(done, folder)
+            )
+
+
+def _environment() -> dict[str, str]:
+    """Without flags and compilers of the user's that CMake would pick up beside ours."""
+    return {k: v for k, v in os.environ.items() if k not in ("CC", "CMAKE_TOOLCHAIN_FILE")}
+
+
+def _reason(done: subprocess.CompletedProcess[str], folder: Path) -> str:
+    """The first line of the output that says what went wrong."""
+    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
+    for word in ("No space left", "error:", "Error:", "CMake Error", "FAILED"):
+        for line in lines:
+            if word in line:
+                return line.replace(str(folder), "build")[:300]
+    return lines[-1][:300] if lines else f"exit code {done.returncode}"
+
+
+def _toolchain_file(toolchain: Toolchain, folder: Path) -> Path:
+    """What CMake needs to know, as a file: compiler, archiver, target, static linking."""
+    lines = []
+    if toolchain.triple:
+        arch = toolchain.triple.split("-")[0]
+        lines += ["set(CMAKE_SYSTEM_NAME Linux)", f"set(CMAKE_SYSTEM_PROCESSOR {arch})"]
+        # A program cannot be tried here: let CMake check the compiler with a library.
+        lines += ["set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)"]
+    driver = _script(folder / "cc", toolchain.compiler, _target_flags(toolchain))
+    lines += [f'set(CMAKE_C_COMPILER "{driver}")', f'set(CMAKE_ASM_COMPILER "{driver}")']
+    if toolchain.archiver:
+        lines += [f'set(CMAKE_AR "{_script(folder / "ar", toolchain.archiver, ())}")']
+        lines += [f'set(CMAKE_RANLIB "{_script(folder / "ranlib", ("true",), ())}")']
+    if toolchain.static:
+        lines += ['set(CMAKE_EXE_LINKER_FLAGS_INIT "-static")']
+    path = folder / "toolchain.cmake"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def _target_flags(toolchain: Toolchain) -> tuple[str, ...]:
+    return (f"--target={toolchain.triple}",) if toolchain.triple else ()
+
+
+def _script(path: Path, command: tuple[str, ...], flags: tuple[str, ...]) -> Path:
+    """A compiler of several words as one program, which is what CMake takes."""
+    if len(command) == 1 and not flags and Path(command[0]).is_absolute():
+        return Path(command[0])
+    words = " ".join(f"'{word}'" for word in (*command, *flags))
+    path.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+    path.chmod(0o755)
+    return path

@@ -1,0 +1,266 @@
+"""The command line: every line a person reads is printed here."""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Table
+
+from bitnetc import __version__
+from bitnetc.build import Artifact
+from bitnetc.compiler import Options, compile_model, load
+from bitnetc.emit import identifier
+from bitnetc.errors import BitnetcError
+from bitnetc.model import Model
+from bitnetc.plan import BATCH, Plan, plan, plan_json
+from bitnetc.synth import synth
+from bitnetc.target import load_target, runs_here, target_names
+from bitnetc.verify import verify
+
+out, err = Console(), Console(stderr=True)
+
+EXIT_MISTAKE = 2
+
+
+class _Group(click.Group):
+    """Prints a BitnetcError as one line and exits with 2; --debug shows the traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BitnetcError as error:
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"bitnetc: {' '.join(str(error).split())}", err=True)
+            ctx.exit(EXIT_MISTAKE)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="bitnetc")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Compiles a BitNet checkpoint into one dependency-free program."""
+
+
+def _compile_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(
+        (
+            click.argument("checkpoint", type=click.Path(path_type=Path)),
+            click.option(
+                "--target", default="native", metavar="T", help="See `bitnetc targets`; native."
+            ),
+            click.option("--context", type=int, help="Positions to compile for; the model's own."),
+            click.option(
+                "--max-batch", type=int, default=BATCH, help=f"Tokens in one step; {BATCH}."
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@main.command("compile")
+@_compile_options
+@click.option("-o", "folder", type=click.Path(path_type=Path), help="Folder to make; NAME-TARGET.")
+@click.option("--name", help="Name of program, library and symbols; the checkpoint's.")
+@click.option("--cc", help="C compiler to use instead of the one bitnetc chooses.")
+@click.option("--no-threads", is_flag=True, help="Build without POSIX threads.")
+def compile_command(
+    checkpoint: Path,
+    target: str,
+    context: int | None,
+    max_batch: int,
+    folder: Path | None,
+    name: str | None,
+    cc: str | None,
+    no_threads: bool,
+) -> None:
+    """Compile CHECKPOINT into a folder with bin/NAME, lib/libNAME.a and all sources."""
+    started = time.monotonic()
+    load_target(target)  # a misspelt target is said before a large model is read
+    model = load(checkpoint)
+    _say_notes(model)
+    options = Options(target, name, context, max_batch, cc, threads=not no_threads)
+    folder = folder or Path(f"{identifier(name or model.name)}-{target}")
+    with _progress() as show:
+        decided, artifact = compile_model(model, options, folder, show)
+    _say_compiled(decided, artifact, time.monotonic() - started)
+
+
+@main.command("plan")
+@_compile_options
+@click.option("--json", "as_json", is_flag=True, help="Print plan.json.")
+def plan_command(
+    checkpoint: Path, target: str, context: int | None, max_batch: int, as_json: bool
+) -> None:
+    """Show kernel, layout and cost of every matrix, and what else was considered."""
+    chosen = load_target(target)
+    model = load(checkpoint)
+    decided = plan(model, chosen, context, max_batch)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(plan_json(decided, model), indent=2, ensure_ascii=False))
+        return
+    _say_notes(model)
+    _say_plan(decided, model)
+
+
+@main.command("verify")
+@_compile_options
+@click.option("--cc", help="C compiler to use instead of the one bitnetc chooses.")
+@click.option("--cpu", help="Emulated CPU; by default this machine or the target's first check.")
+@click.option("--runner", help="Command that reaches a board, e.g. 'ssh pi@host'.")
+@click.option("--positions", type=int, default=96, help="Length of the long sequence; 96.")
+def verify_command(
+    checkpoint: Path,
+    target: str,
+    context: int | None,
+    max_batch: int,
+    cc: str | None,
+    cpu: str | None,
+    runner: str | None,
+    positions: int,
+) -> None:
+    """Compile CHECKPOINT, run it, and compare its logits with the reference bit for bit."""
+    chosen = load_target(target)
+    model = load(checkpoint)
+    _say_notes(model)
+    if not cpu and not runs_here(chosen) and chosen.checks:
+        cpu = chosen.checks[0]
+    with tempfile.TemporaryDirectory(prefix="bitnetc-") as scratch:
+        options = Options(target, None, context, max_batch, cc)
+        with _progress() as show:
+            decided, artifact = compile_model(model, options, Path(scratch) / "out", show)
+        failed = 0
+        for outcome in verify(model, decided, artifact.program, cpu, runner, positions):
+            failed += not outcome.equal
+            word = "equal" if outcome.equal else "DIFFERENT"
+            count = f"{outcome.positions} position{'s' if outcome.positions > 1 else ''}"
+            click.echo(f"  {word:9}  {outcome.case.title}: {count}, {outcome.detail}")
+    where = runner or (f"emulated {cpu}" if cpu and cpu != "host" else "this machine")
+    if failed:
+        click.echo(f"NOT verified: {chosen.name} on {where} differs from the reference")
+        sys.exit(1)
+    click.echo(f"verified: {chosen.name} on {where} equals the reference in every bit")
+
+
+@main.command("targets")
+def targets_command() -> None:
+    """List the targets."""
+    best = load_target("native").name
+    table = Table(box=None, pad_edge=False)
+    for column in ("target", "what it is", "kernels", ""):
+        table.add_column(column, no_wrap=column in ("target", ""))
+    for name in target_names():
+        target = load_target(name)
+        here = "native" if name == best else "runs here" if runs_here(target) else ""
+        kernels = ", ".join(k.name for k in target.kernels)
+        table.add_row(name, target.summary, kernels, here)
+    out.print(table)
+
+
+@main.command("synth")
+@click.option("--like", required=True, help="A public model's name; an unknown one lists them.")
+@click.option("-o", "folder", required=True, type=click.Path(path_type=Path), help="New folder.")
+@click.option("--seed", default=0, help="Of the random weights; 0.")
+@click.option("--layers", type=int, help="Fewer layers than the model has.")
+def synth_command(like: str, folder: Path, seed: int, layers: int | None) -> None:
+    """Write a checkpoint with random weights in the shape of a public model."""
+    synth(like, folder, seed, layers)
+    size = sum(f.stat().st_size for f in folder.iterdir())
+    click.echo(f"{folder}: random weights in the shape of {like}, {size / 1e6:,.1f} MB")
+
+
+def _say_notes(model: Model) -> None:
+    for note in model.notes:
+        click.echo(f"note: {note}", err=True)
+
+
+def _say_compiled(decided: Plan, artifact: Artifact, seconds: float) -> None:
+    size = artifact.program.stat().st_size
+    click.echo(f"{artifact.program}  {size / 1e6:,.1f} MB, {decided.target.name}")
+    click.echo(f"{artifact.library}")
+    arena = decided.memory.arena_bytes(decided.context, 1)
+    click.echo(
+        f"memory: {size / 1e6:,.1f} MB program + {arena / 1e6:,.1f} MB arena at context "
+        f"{decided.context}, one thread"
+    )
+    click.echo(f"built by {artifact.toolchain} in {seconds:.1f} s")
+
+
+def _say_plan(p: Plan, model: Model) -> None:
+    table = Table(box=None, pad_edge=False, title_justify="left", header_style="bold")
+    table.add_column("matrix", no_wrap=True)
+    for name in ("shape", "kernel", "MB", "k cycles"):
+        table.add_column(name, justify="right" if name in ("MB", "k cycles") else "left")
+    table.add_column("runner-up, and why it lost")
+    for group in p.groups:
+        table.add_section()
+        blocks = group.last - group.first + 1
+        table.add_row(f"[bold]blocks {group.first}-{group.last}[/bold]")
+        for m in group.matrices.values():
+            runner = min(
+                m.rejected, key=lambda c: c.cost.cycles if c.cost else float("inf"), default=None
+            )
+            why = f"{runner.kernel.name}: {runner.reason}" if runner else "no other kernel"
+            table.add_row(
+                f"  {m.role} x{blocks}",
+                f"{m.rows} x {m.cols}",
+                m.kernel.name,
+                f"{m.bytes * blocks / 1e6:,.2f}",
+                f"{m.cost.cycles * blocks / 1e3:,.0f}",
+                why,
+            )
+    head = model.head
+    size = head.rows * head.cols * head.bytes_per_value
+    cycles = size / p.target.cost.bytes_per_cycle
+    table.add_section()
+    table.add_row(
+        "head" + (" (tied)" if model.tied else ""),
+        f"{head.rows} x {head.cols}",
+        f"dense {head.dtype}",
+        f"{size / 1e6:,.2f}",
+        f"{cycles / 1e3:,.0f}",
+        "as the checkpoint stores it",
+    )
+    out.print(f"{model.name} ({model.family}) for {p.target.name}: {p.target.summary}")
+    out.print(table)
+    memory = p.memory
+    click.echo(
+        f"arena: {memory.fixed_bytes:,} bytes + {memory.thread_bytes(p.context):,} a thread + "
+        f"{memory.cache_bytes_per_position:,} a position; "
+        f"{memory.arena_bytes(p.context, 1):,} at context {p.context} and one thread"
+    )
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on a terminal; one plain line for each stage elsewhere."""
+    if not err.is_terminal:
+        said: set[str] = set()
+
+        def plainly(what: str, done: int, total: int) -> None:
+            if what not in said:
+                said.add(what)
+                click.echo(f"{what} ...", err=True)
+
+        yield plainly
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total or None)
+            bar.update(tasks[what], completed=done)
+
+        yield show

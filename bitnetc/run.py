@@ -1,0 +1,58 @@
+"""Runs a built program: here, under the target's emulator, or through a runner such as ssh."""
+
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+from bitnetc.errors import BitnetcError
+from bitnetc.target import Target, runs_here
+
+
+def command(target: Target, program: Path, cpu: str | None, runner: str | None) -> list[str]:
+    """The words that start the program.
+
+    cpu:    an emulated CPU; None or "host" runs natively where this CPU can
+    runner: "ssh pi@host" and the like: the program is copied there by `place` and started by it
+    Raises BitnetcError when the emulator is not installed.
+    """
+    if runner:
+        return [*shlex.split(runner), f"./{program.name}"]
+    if cpu in (None, "host") and runs_here(target):
+        return [str(program)]
+    emulator = shutil.which(target.emulator) if target.emulator else None
+    if not emulator:
+        raise BitnetcError(
+            f"running {program.name}",
+            f"{target.name} programs do not run on this machine, and "
+            + (f"{target.emulator} is not installed" if target.emulator else "nothing emulates it"),
+            "apt-get install qemu-user-static, or use --runner 'ssh user@board'",
+        )
+    return [emulator, *(["-cpu", cpu] if cpu and cpu != "host" else []), str(program)]
+
+
+def place(program: Path, runner: str) -> None:
+    """Copies the program to the runner's machine, through the runner itself."""
+    words = shlex.split(runner)
+    copy = f"cat > ./{program.name} && chmod +x ./{program.name}"
+    with open(program, "rb") as file:
+        done = subprocess.run([*words, copy], stdin=file, capture_output=True)
+    if done.returncode:
+        raise BitnetcError(f"--runner {runner}", _last_line(done.stderr) or "could not copy")
+
+
+def run(words: list[str], arguments: list[str], stdin: bytes = b"") -> bytes:
+    """Standard output of the program. Raises BitnetcError with its last line when it fails."""
+    try:
+        done = subprocess.run([*words, *arguments], input=stdin, capture_output=True)
+    except OSError as error:
+        raise BitnetcError(words[0], error.strerror or str(error)) from None
+    if done.returncode:
+        how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit {done.returncode}"
+        raise BitnetcError(" ".join(words), f"failed ({how})", _last_line(done.stderr))
+    return done.stdout
+
+
+def _last_line(text: bytes) -> str:
+    lines = text.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""

@@ -1,0 +1,88 @@
+"""Which C compiler serves a target: named by the user, found here, or zig cc.
+
+--cc, then CMAKE_TOOLCHAIN_FILE, then CC      whatever the target
+this machine's cc, gcc or clang               targets native and scalar
+zig cc, static against musl                   every named target
+"""
+
+import os
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from bitnetc.errors import BitnetcError
+from bitnetc.target import Target
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """What CMake is told. Paths stay out of the bundle."""
+
+    name: str  # for messages
+    compiler: tuple[str, ...]  # C and assembler driver with its first arguments; () if file is set
+    archiver: tuple[str, ...]  # () lets CMake find one
+    triple: str  # "" builds for the compiler's own default
+    static: bool
+    file: Path | None = None  # a CMake toolchain file of the user's
+
+
+def choose(target: Target, native: bool, cc: str | None) -> Toolchain:
+    """The toolchain by the rule above. native: the user asked for this machine.
+
+    Raises BitnetcError when a named compiler does not exist or none is found.
+    """
+    if cc:
+        return _named(cc, "--cc", target, native)
+    file = os.environ.get("CMAKE_TOOLCHAIN_FILE")
+    if file:
+        if not Path(file).is_file():
+            raise BitnetcError("CMAKE_TOOLCHAIN_FILE", f"{file} is not a file")
+        return Toolchain(Path(file).name, (), (), "", False, Path(file).resolve())
+    if os.environ.get("CC"):
+        return _named(os.environ["CC"], "CC", target, native)
+    if native or target.arch == "host":
+        for name in ("cc", "gcc", "clang"):
+            found = shutil.which(name)
+            if found:
+                return Toolchain(name, (found,), (), "", False)
+    return zig(target)
+
+
+def zig(target: Target) -> Toolchain:
+    """zig cc from the ziglang package."""
+    try:
+        import ziglang
+    except ImportError:
+        raise BitnetcError(
+            "toolchain",
+            "no C compiler: the ziglang package is not installed",
+            "pip install ziglang, or name a compiler with --cc",
+        ) from None
+    binary = str(Path(ziglang.__file__).parent / "zig")
+    return Toolchain("zig cc", (binary, "cc"), (binary, "ar"), target.triple, True)
+
+
+def _named(command: str, origin: str, target: Target, native: bool) -> Toolchain:
+    words = shlex.split(command)
+    found = shutil.which(words[0]) if words else None
+    if not found:
+        raise BitnetcError(
+            origin,
+            f'compiler "{command}" was not found',
+            "give its full path, or leave it out to use zig cc",
+        )
+    foreign = not native and target.arch != "host"
+    return Toolchain(command, (found, *words[1:]), (), "", static=foreign)
+
+
+def tool(package: str, program: str) -> str:
+    """A program that a Python package carries (cmake, ninja), else the one on PATH."""
+    beside = Path(sys.executable).parent / program
+    if beside.is_file():
+        return str(beside)
+    found = shutil.which(program)
+    if not found:
+        raise BitnetcError("toolchain", f"{program} was not found", f"pip install {package}")
+    return found

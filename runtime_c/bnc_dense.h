@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+/* Matrices kept in floats, the embedding and the head: rule 9 of docs/arithmetic.md.
+ *
+ *     y[i][m] = sum over k of x[i][k] * (float)w[m][k]      sixteen lanes, see bnc_lanes.h
+ *
+ * Stored row-major as float32, float16 or bfloat16; widening is exact.
+ */
+#ifndef BNC_DENSE_H
+#define BNC_DENSE_H
+
+#include "bnc_math.h"
+#include "bnc_threads.h"
+
+enum bnc_dense_type { BNC_F32, BNC_F16, BNC_BF16 };
+
+BNC_INLINE int bnc_dense_bytes(enum bnc_dense_type type)
+{
+    return type == BNC_F32 ? 4 : 2;
+}
+
+/* Sixteen stored values from element k of a row. */
+BNC_INLINE struct bnc_lanes bnc_dense_lanes(enum bnc_dense_type type, const uint8_t *row, int k)
+{
+    if (type == BNC_F32)
+        return bnc_lanes_load((const float *)(const void *)row + k);
+    if (type == BNC_F16)
+        return bnc_lanes_f16((const uint16_t *)(const void *)row + k);
+    return bnc_lanes_bf16((const uint16_t *)(const void *)row + k);
+}
+
+/* The same for the last `count` < 16 values, zeros after them. */
+BNC_INLINE struct bnc_lanes bnc_dense_tail(enum bnc_dense_type type, const uint8_t *row, int k,
+                                           int count)
+{
+    uint8_t padded[BNC_LANES * 4] = { 0 };
+    const int size = bnc_dense_bytes(type);
+    memcpy(padded, row + k * size, (size_t)(count * size));
+    return bnc_dense_lanes(type, padded, 0);
+}
+
+/* x[cols] = row `id` of the embedding. */
+BNC_INLINE void bnc_embed(enum bnc_dense_type type, float *x, const uint8_t *w, int id, int cols)
+{
+    const uint8_t *row = w + (ptrdiff_t)id * cols * bnc_dense_bytes(type);
+    for (int k = 0; k < cols; k += BNC_LANES) {
+        float wide[BNC_LANES];
+        const int count = cols - k < BNC_LANES ? cols - k : BNC_LANES;
+        const struct bnc_lanes s =
+            count < BNC_LANES ? bnc_dense_tail(type, row, k, count) : bnc_dense_lanes(type, row, k);
+        for (int p = 0; p < BNC_PARTS; p++)
+            bnc_store(wide + p * BNC_VECTOR, s.part[p]);
+        memcpy(x + k, wide, sizeof(float) * (size_t)count);
+    }
+}
+
+enum { BNC_DENSE_ROWS = 4 }; /* rows computed together: hides the latency of the additions */
+
+/* y[0 .. count) = rows m0 .. of w times x; count <= BNC_DENSE_ROWS. */
+BNC_INLINE void bnc_dense_block(enum bnc_dense_type type, float *y, const uint8_t *w, int m0,
+                                int count, const float *x, int cols)
+{
+    const ptrdiff_t row_bytes = (ptrdiff_t)cols * bnc_dense_bytes(type);
+    const uint8_t *row[BNC_DENSE_ROWS];
+    struct bnc_lanes s[BNC_DENSE_ROWS];
+    for (int r = 0; r < BNC_DENSE_ROWS; r++) {
+        row[r] = w + (m0 + (r < count ? r : 0)) * row_bytes;
+        s[r] = bnc_lanes_zero();
+    }
+    int k = 0;
+    for (; k + BNC_LANES <= cols; k += BNC_LANES) {
+        const struct bnc_lanes v = bnc_lanes_load(x + k);
+        for (int r = 0; r < BNC_DENSE_ROWS; r++)
+            s[r] = bnc_lanes_add(s[r], bnc_lanes_mul(v, bnc_dense_lanes(type, row[r], k)));
+    }
+    if (k < cols) {
+        const struct bnc_lanes v = bnc_lanes_load_tail(x + k, cols - k);
+        for (int r = 0; r < BNC_DENSE_ROWS; r++)
+            s[r] = bnc_lanes_add(s[r], bnc_lanes_mul(v, bnc_dense_tail(type, row[r], k, cols - k)));
+    }
+    for (int r = 0; r < count; r++)
+        y[r] = bnc_lanes_sum(s[r]);
+}
+
+/* y[i][m] for all rows and n tokens: y is [n][rows], x rows are x_stride apart. Each group of
+ * rows is read once for all tokens. */
+BNC_INLINE void bnc_dense(const struct bnc_worker *worker, enum bnc_dense_type type, float *y,
+                          const uint8_t *w, int rows, int cols, const float *x, int x_stride, int n)
+{
+    int begin, end;
+    bnc_share(worker, (rows + BNC_DENSE_ROWS - 1) / BNC_DENSE_ROWS, &begin, &end);
+    for (int group = begin; group < end; group++) {
+        const int m0 = group * BNC_DENSE_ROWS;
+        const int count = rows - m0 < BNC_DENSE_ROWS ? rows - m0 : BNC_DENSE_ROWS;
+        for (int i = 0; i < n; i++)
+            bnc_dense_block(type, y + (ptrdiff_t)i * rows + m0, w, m0, count, x + i * x_stride,
+                            cols);
+    }
+}
+
+#endif

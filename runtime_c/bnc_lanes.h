@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+/* Float sums in sixteen lanes: rule 2 of docs/arithmetic.md.
+ *
+ *     lane[l] = sum over i = l mod 16, in order of i, of a[i] * b[i]      (multiply, then add)
+ *     sum     = tree(lane):  l + (l+8),  l + (l+4),  l + (l+2),  l + (l+1)
+ *
+ * The sixteen lanes are one AVX-512 register, two of AVX2 or four of NEON or SSE; the order of
+ * every addition is the same on all of them. Missing tail elements count as +0, and no lane is
+ * ever -0 (it starts at +0), so padding with zeros changes no bit.
+ */
+#ifndef BNC_LANES_H
+#define BNC_LANES_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define BNC_INLINE static inline __attribute__((always_inline))
+
+#ifdef __FAST_MATH__
+#error "bnc_lanes.h: sums have a fixed order; build without -ffast-math"
+#endif
+
+enum {
+    BNC_LANES = 16,
+#if defined(__AVX512F__)
+    BNC_VECTOR = 16, /* floats in one register */
+#elif defined(__AVX__)
+    BNC_VECTOR = 8,
+#else
+    BNC_VECTOR = 4,
+#endif
+    BNC_PARTS = BNC_LANES / BNC_VECTOR
+};
+
+typedef float bnc_vec __attribute__((vector_size(BNC_VECTOR * sizeof(float))));
+typedef uint32_t bnc_vec_u32 __attribute__((vector_size(BNC_VECTOR * sizeof(uint32_t))));
+typedef uint16_t bnc_vec_u16 __attribute__((vector_size(BNC_VECTOR * sizeof(uint16_t))));
+
+struct bnc_lanes {
+    bnc_vec part[BNC_PARTS];
+};
+
+BNC_INLINE bnc_vec bnc_load(const float *x)
+{
+    bnc_vec v;
+    memcpy(&v, x, sizeof v);
+    return v;
+}
+
+BNC_INLINE void bnc_store(float *x, bnc_vec v)
+{
+    memcpy(x, &v, sizeof v);
+}
+
+BNC_INLINE struct bnc_lanes bnc_lanes_zero(void)
+{
+    struct bnc_lanes s;
+    for (int p = 0; p < BNC_PARTS; p++)
+        s.part[p] = (bnc_vec){ 0 };
+    return s;
+}
+
+/* Sixteen floats from memory, no alignment asked. */
+BNC_INLINE struct bnc_lanes bnc_lanes_load(const float *x)
+{
+    struct bnc_lanes s;
+    for (int p = 0; p < BNC_PARTS; p++)
+        s.part[p] = bnc_load(x + p * BNC_VECTOR);
+    return s;
+}
+
+/* The first `count` < 16 floats, then zeros. */
+BNC_INLINE struct bnc_lanes bnc_lanes_load_tail(const float *x, int count)
+{
+    float padded[BNC_LANES] = { 0 };
+    for (int l = 0; l < count; l++)
+        padded[l] = x[l];
+    return bnc_lanes_load(padded);
+}
+
+BNC_INLINE struct bnc_lanes bnc_lanes_add(struct bnc_lanes a, struct bnc_lanes b)
+{
+    for (int p = 0; p < BNC_PARTS; p++)
+        a.part[p] += b.part[p];
+    return a;
+}
+
+BNC_INLINE struct bnc_lanes bnc_lanes_mul(struct bnc_lanes a, struct bnc_lanes b)
+{
+    for (int p = 0; p < BNC_PARTS; p++)
+        a.part[p] *= b.part[p];
+    return a;
+}
+
+/* The fixed tree: halves are added until one lane is left. */
+BNC_INLINE float bnc_lanes_sum(struct bnc_lanes s)
+{
+    float lane[BNC_LANES];
+    for (int p = 0; p < BNC_PARTS; p++)
+        bnc_store(lane + p * BNC_VECTOR, s.part[p]);
+    for (int l = 0; l < 8; l++)
+        lane[l] += lane[l + 8];
+    for (int l = 0; l < 4; l++)
+        lane[l] += lane[l + 4];
+    for (int l = 0; l < 2; l++)
+        lane[l] += lane[l + 2];
+    return lane[0] + lane[1];
+}
+
+/* sum of a[i] * b[i], i < n. */
+BNC_INLINE float bnc_dot(const float *a, const float *b, int n)
+{
+    struct bnc_lanes s = bnc_lanes_zero();
+    int i = 0;
+    for (; i + BNC_LANES <= n; i += BNC_LANES)
+        s = bnc_lanes_add(s, bnc_lanes_mul(bnc_lanes_load(a + i), bnc_lanes_load(b + i)));
+    if (i < n)
+        s = bnc_lanes_add(
+            s, bnc_lanes_mul(bnc_lanes_load_tail(a + i, n - i), bnc_lanes_load_tail(b + i, n - i)));
+    return bnc_lanes_sum(s);
+}
+
+/* sum of a[i], i < n. */
+BNC_INLINE float bnc_sum(const float *a, int n)
+{
+    struct bnc_lanes s = bnc_lanes_zero();
+    int i = 0;
+    for (; i + BNC_LANES <= n; i += BNC_LANES)
+        s = bnc_lanes_add(s, bnc_lanes_load(a + i));
+    if (i < n)
+        s = bnc_lanes_add(s, bnc_lanes_load_tail(a + i, n - i));
+    return bnc_lanes_sum(s);
+}
+
+#endif

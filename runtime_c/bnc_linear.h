@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT */
+/* Ternary matrices applied to a batch of tokens: rule 4 of docs/arithmetic.md.
+ *
+ *     acc[i][m] = sum over k of trit[m][k] * q[i][k]                    exact, int32
+ *     y[i][m]   = (float)acc[i][m] * (weight_scale[m] / act_scale[i])
+ *
+ * A kernel computes acc for a tile of rows; the functions here walk this worker's tiles and
+ * finish each while it is in cache. They are inlined with a constant `struct bnc_linear`, so that
+ * the kernel is called directly and its shape is known to the compiler.
+ */
+#ifndef BNC_LINEAR_H
+#define BNC_LINEAR_H
+
+#include "bnc_quantise.h"
+#include "bnc_threads.h"
+
+/* acc[i * rows + m] for i < n and m < rows.
+ * w:    the packed rows, whole blocks of the kernel's layout
+ * x:    n tokens in the kernel's activation form
+ * cols: whole blocks; at most the kernel's max_cols (bitnetc/kernels.py) */
+typedef void bnc_matmul(int32_t *restrict acc, const uint8_t *restrict w, const struct bnc_acts *x,
+                        int rows, int cols, int n);
+
+struct bnc_linear {
+    bnc_matmul *kernel;
+    int rows;       /* of the matrix itself */
+    int cols;       /* padded to whole blocks */
+    int tile;       /* rows computed at a time: whole blocks */
+    int tile_bytes; /* packed bytes of one tile */
+    int per_row;    /* weight scale: 0 one per matrix, 1 one per row */
+};
+
+/* Bytes of acc for one tile of `rows` and n tokens. */
+#define BNC_ACC_BYTES(rows, n) (sizeof(int32_t) * (size_t)(rows) * (size_t)(n))
+
+BNC_INLINE int bnc_tiles(const struct bnc_linear *l)
+{
+    return (l->rows + l->tile - 1) / l->tile;
+}
+
+/* Real rows of a tile: the last one may end in padding. */
+BNC_INLINE int bnc_tile_rows(const struct bnc_linear *l, int tile)
+{
+    const int left = l->rows - tile * l->tile;
+    return left < l->tile ? left : l->tile;
+}
+
+BNC_INLINE void bnc_tile(const struct bnc_linear *l, int32_t *acc, const uint8_t *w,
+                         const struct bnc_acts *x, int tile, int n)
+{
+    l->kernel(acc, w + (ptrdiff_t)tile * l->tile_bytes, x, l->tile, l->cols, n);
+}
+
+/* weight_scale / act_scale, times acc */
+BNC_INLINE float bnc_rescale(int32_t acc, const float *scale, int per_row, int m, float act_scale)
+{
+    return (float)acc * (scale[per_row ? m : 0] / act_scale);
+}
+
+/* y[i][m] = (W x[i])[m], rows y_stride apart. */
+BNC_INLINE void bnc_linear_store(const struct bnc_worker *worker, const struct bnc_linear *l,
+                                 float *y, int y_stride, const uint8_t *w, const float *scale,
+                                 const struct bnc_acts *x, int n, int32_t *acc)
+{
+    int begin, end;
+    bnc_share(worker, bnc_tiles(l), &begin, &end);
+    for (int tile = begin; tile < end; tile++) {
+        const int m0 = tile * l->tile, rows = bnc_tile_rows(l, tile);
+        bnc_tile(l, acc, w, x, tile, n);
+        for (int i = 0; i < n; i++) {
+            float *restrict out = y + i * y_stride + m0;
+            const int32_t *a = acc + i * l->tile;
+            for (int m = 0; m < rows; m++)
+                out[m] =
+                    bnc_rescale(a[m], scale + (l->per_row ? m0 : 0), l->per_row, m, x->scale[i]);
+        }
+    }
+}
+
+/* y[i][m] += (W x[i])[m]: the residual connection. */
+BNC_INLINE void bnc_linear_add(const struct bnc_worker *worker, const struct bnc_linear *l,
+                               float *y, int y_stride, const uint8_t *w, const float *scale,
+                               const struct bnc_acts *x, int n, int32_t *acc)
+{
+    int begin, end;
+    bnc_share(worker, bnc_tiles(l), &begin, &end);
+    for (int tile = begin; tile < end; tile++) {
+        const int m0 = tile * l->tile, rows = bnc_tile_rows(l, tile);
+        bnc_tile(l, acc, w, x, tile, n);
+        for (int i = 0; i < n; i++) {
+            float *restrict out = y + i * y_stride + m0;
+            const int32_t *a = acc + i * l->tile;
+            for (int m = 0; m < rows; m++)
+                out[m] +=
+                    bnc_rescale(a[m], scale + (l->per_row ? m0 : 0), l->per_row, m, x->scale[i]);
+        }
+    }
+}
+
+/* y[i][m] = activation((Gate x[i])[m]) * (Up x[i])[m]; both matrices have the same rows and tile,
+ * and acc holds two tiles. */
+BNC_INLINE void bnc_linear_gated(const struct bnc_worker *worker, float (*activation)(float),
+                                 const struct bnc_linear *gate, const struct bnc_linear *up,
+                                 float *y, int y_stride, const uint8_t *w_gate,
+                                 const float *gate_scale, const uint8_t *w_up,
+                                 const float *up_scale, const struct bnc_acts *x, int n,
+                                 int32_t *acc)
+{
+    int32_t *acc_up = acc + gate->tile * n;
+    int begin, end;
+    bnc_share(worker, bnc_tiles(gate), &begin, &end);
+    for (int tile = begin; tile < end; tile++) {
+        const int m0 = tile * gate->tile, rows = bnc_tile_rows(gate, tile);
+        bnc_tile(gate, acc, w_gate, x, tile, n);
+        bnc_tile(up, acc_up, w_up, x, tile, n);
+        for (int i = 0; i < n; i++) {
+            float *restrict out = y + i * y_stride + m0;
+            const int32_t *g = acc + i * gate->tile, *u = acc_up + i * up->tile;
+            for (int m = 0; m < rows; m++) {
+                const float a = bnc_rescale(g[m], gate_scale + (gate->per_row ? m0 : 0),
+                                            gate->per_row, m, x->scale[i]);
+                const float b = bnc_rescale(u[m], up_scale + (up->per_row ? m0 : 0), up->per_row, m,
+                                            x->scale[i]);
+                out[m] = activation(a) * b;
+            }
+        }
+    }
+}
+
+#endif

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: MIT */
+#include "bnc_threads.h"
+
+#if BNC_THREADS
+
+#include <sched.h>
+
+/* How long to spin before giving the core away: a barrier between two layers of a small model is
+ * shorter than this, a scheduler's time slice much longer. */
+enum { SPINS_BEFORE_YIELD = 1 << 12, SPINS_BEFORE_SLEEP = 1 << 14 };
+
+static void pause_briefly(unsigned spins)
+{
+    if (spins >= SPINS_BEFORE_YIELD) {
+        sched_yield();
+        return;
+    }
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__) || (defined(__arm__) && __ARM_ARCH >= 7)
+    __asm__ volatile("yield");
+#endif
+}
+
+BNC_API void bnc_sync(struct bnc_worker *worker)
+{
+    struct bnc_pool *pool = worker->pool;
+    if (worker->count == 1)
+        return;
+    const unsigned phase = atomic_load_explicit(&pool->phase, memory_order_relaxed);
+    const unsigned before = atomic_fetch_add_explicit(&pool->arrived, 1, memory_order_acq_rel);
+    if (before + 1 == (unsigned)worker->count) {
+        atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&pool->phase, phase + 1, memory_order_release);
+        return;
+    }
+    for (unsigned spins = 0; atomic_load_explicit(&pool->phase, memory_order_acquire) == phase;
+         spins++)
+        pause_briefly(spins);
+}
+
+/* Waits for a job newer than `seen`; returns its number. */
+static unsigned next_job(struct bnc_pool *pool, unsigned seen)
+{
+    for (unsigned spins = 0; spins < SPINS_BEFORE_SLEEP; spins++) {
+        const unsigned now = atomic_load_explicit(&pool->generation, memory_order_acquire);
+        if (now != seen)
+            return now;
+        pause_briefly(spins);
+    }
+    pthread_mutex_lock(&pool->mutex);
+    while (atomic_load_explicit(&pool->generation, memory_order_acquire) == seen)
+        pthread_cond_wait(&pool->wake, &pool->mutex);
+    pthread_mutex_unlock(&pool->mutex);
+    return atomic_load_explicit(&pool->generation, memory_order_acquire);
+}
+
+static void *helper(void *arg)
+{
+    struct bnc_worker *worker = arg;
+    struct bnc_pool *pool = worker->pool;
+    for (unsigned seen = 0;;) {
+        seen = next_job(pool, seen);
+        if (pool->stop)
+            return 0;
+        pool->job(pool->arg, worker);
+        bnc_sync(worker);
+    }
+}
+
+static void publish(struct bnc_pool *pool)
+{
+    pthread_mutex_lock(&pool->mutex);
+    atomic_fetch_add_explicit(&pool->generation, 1, memory_order_release);
+    pthread_cond_broadcast(&pool->wake);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+static void join(struct bnc_pool *pool, int helpers)
+{
+    pool->stop = 1;
+    publish(pool);
+    for (int i = 1; i <= helpers; i++)
+        pthread_join(pool->thread[i], 0);
+    pthread_cond_destroy(&pool->wake);
+    pthread_mutex_destroy(&pool->mutex);
+}
+
+#else
+
+BNC_API void bnc_sync(struct bnc_worker *worker)
+{
+    (void)worker;
+}
+
+#endif
+
+BNC_API int bnc_pool_start(struct bnc_pool *pool, int count)
+{
+    if (count < 1 || count > BNC_MAX_THREADS)
+        return -1;
+    pool->count = count;
+    for (int i = 0; i < count; i++)
+        pool->worker[i] = (struct bnc_worker){ pool, i, count };
+#if BNC_THREADS
+    pool->stop = 0;
+    atomic_init(&pool->generation, 0);
+    atomic_init(&pool->arrived, 0);
+    atomic_init(&pool->phase, 0);
+    if (count == 1)
+        return 0;
+    if (pthread_mutex_init(&pool->mutex, 0) != 0)
+        return -1;
+    if (pthread_cond_init(&pool->wake, 0) != 0) {
+        pthread_mutex_destroy(&pool->mutex);
+        return -1;
+    }
+    for (int i = 1; i < count; i++)
+        if (pthread_create(&pool->thread[i], 0, helper, &pool->worker[i]) != 0) {
+            join(pool, i - 1);
+            return -1;
+        }
+#endif
+    return 0;
+}
+
+BNC_API void bnc_pool_stop(struct bnc_pool *pool)
+{
+#if BNC_THREADS
+    if (pool->count > 1)
+        join(pool, pool->count - 1);
+#endif
+    pool->count = 0;
+}
+
+BNC_API void bnc_run(struct bnc_pool *pool, bnc_job *job, void *arg)
+{
+    pool->job = job;
+    pool->arg = arg;
+#if BNC_THREADS
+    if (pool->count > 1)
+        publish(pool);
+#endif
+    job(arg, &pool->worker[0]);
+    bnc_sync(&pool->worker[0]);
+}

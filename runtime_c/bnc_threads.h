@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+/* Threads that run one job together, each on its share of the rows.
+ *
+ * A job is one function that every worker calls; inside, bnc_sync() is a barrier and
+ * bnc_share() says which part is this worker's. Between jobs the helpers sleep.
+ * The library never decides how many threads there are, and with one there is no thread call
+ * at all. Built with BNC_THREADS=0 it needs no pthreads and `threads` must be 1.
+ *
+ * The number of workers never changes a result: it only changes who computes which row.
+ */
+#ifndef BNC_THREADS_H
+#define BNC_THREADS_H
+
+#ifndef BNC_THREADS
+#define BNC_THREADS 1
+#endif
+
+/* How the functions are visible: extern, unless the including unit holds the whole library. */
+#ifndef BNC_API
+#define BNC_API
+#endif
+
+#if BNC_THREADS
+#include <pthread.h>
+#include <stdatomic.h>
+#endif
+
+enum { BNC_MAX_THREADS = BNC_THREADS ? 64 : 1, BNC_CACHE_LINE = 64 };
+
+struct bnc_pool;
+
+struct bnc_worker {
+    struct bnc_pool *pool;
+    int index; /* 0 is the caller of bnc_run() */
+    int count;
+};
+
+typedef void bnc_job(void *arg, struct bnc_worker *worker);
+
+/* Lives in the caller's memory; about 5 KB. Counters that different threads write have a cache
+ * line each. */
+struct bnc_pool {
+    int count; /* workers, the caller included */
+    bnc_job *job;
+    void *arg;
+    struct bnc_worker worker[BNC_MAX_THREADS];
+#if BNC_THREADS
+    pthread_t thread[BNC_MAX_THREADS];
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;
+    _Alignas(BNC_CACHE_LINE) atomic_uint generation; /* counts jobs; changes under the mutex */
+    _Alignas(BNC_CACHE_LINE) atomic_uint arrived;    /* workers at the present barrier */
+    _Alignas(BNC_CACHE_LINE) atomic_uint phase;      /* counts barriers passed */
+    int stop;
+#endif
+};
+
+/* Starts count - 1 helpers. Returns 0, or -1 when a thread could not be started (none is left
+ * running then) or count is outside 1 .. BNC_MAX_THREADS. */
+BNC_API int bnc_pool_start(struct bnc_pool *pool, int count);
+
+/* Ends and joins the helpers. */
+BNC_API void bnc_pool_stop(struct bnc_pool *pool);
+
+/* Runs job(arg, worker) on every worker, the calling thread included; returns when all are done,
+ * and what they wrote is visible to the caller. One caller at a time. */
+BNC_API void bnc_run(struct bnc_pool *pool, bnc_job *job, void *arg);
+
+/* Barrier: no worker goes on before all have arrived; writes before it are visible after it. */
+BNC_API void bnc_sync(struct bnc_worker *worker);
+
+/* This worker's part [begin, end) of `items` equal pieces of work. */
+static inline void bnc_share(const struct bnc_worker *worker, int items, int *begin, int *end)
+{
+    *begin = (int)((long long)items * worker->index / worker->count);
+    *end = (int)((long long)items * (worker->index + 1) / worker->count);
+}
+
+#endif

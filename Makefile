@@ -3,7 +3,6 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PROMPT ?= It is a truth universally acknowledged, that
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check-all bench bench-kernels golden layouts lint
@@ -14,7 +13,11 @@ help:            ## list the commands
 demo: $(VENV)/installed ## compile the example model for this machine and let it write
 	@$(BIN)/bitnetc compile examples/austen/model --name austen --target native -o demo
 	@echo
-	demo/bin/austen -p "$(PROMPT)" -n 120
+	@demo/bin/austen -p '"My dear Mr. Bennet,"' -n 90
+	@echo
+	@demo/bin/austen -p 'And it came to pass' -n 90
+	@echo
+	@echo "Your turn: demo/bin/austen -p 'It is a truth universally acknowledged, that' --seed 1"
 
 test: $(VENV)/tested ## run the tests (what cannot run here is named)
 	$(BIN)/pytest
@@ -40,11 +43,12 @@ lint: $(VENV)/tested ## ruff, mypy, clang-format, freshness of generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $$(find runtime_c tests -name '*.[ch]')
+	$(BIN)/clang-format --dry-run -Werror $$(find runtime_c tests examples -name '*.[ch]' -not -path 'tests/golden/*')
 	$(BIN)/python -m bitnetc.layouts_header --check
 
 $(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual" \
+		"environment: sudo apt-get install python3-venv"; exit 1; }
 
 $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install -q -e .

@@ -1,14 +1,17 @@
-"""How fast the C tokenizer is, beside the `tokenizers` package, with the vocabulary of Llama-3.
+"""How fast the C tokenizer is, beside the `tokenizers` package, with the vocabulary of Llama-3 or
+Mistral.
 
     python bench/tokenizer.py                       text that comes with Python and gettext
     python bench/tokenizer.py --text english=FILE --text russian=FILE
     python bench/tokenizer.py --cc "gcc -O3"
+    python bench/tokenizer.py --tokenizer mistral
 
 One core each; the best of some rounds counts, in 10**6 bytes of text a second. Ids are compared.
 """
 
 import argparse
 import gettext
+import json
 import os
 import shutil
 import sys
@@ -21,14 +24,46 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-from fuzz_tokenizer import Buffer, Compiled, build, llama3_document  # noqa: E402
+from fuzz_tokenizer import (  # noqa: E402
+    Buffer,
+    Compiled,
+    build,
+    llama3_document,
+    mistral_document,
+)
 from tokenizers import Tokenizer as Oracle  # noqa: E402
 
 from bitnetc.tokenizer import parse_tokenizer  # noqa: E402
 from bitnetc.tokenizer.tables import compile_tables  # noqa: E402
 
+DOCUMENTS: dict[str, Callable[[], str]] = {
+    "llama3": llama3_document,
+    "qwen": lambda: qwen_document(),
+    "gpt2": lambda: gpt2_document(),
+    "mistral": lambda: mistral_document("metaspace first"),
+    "llama2": lambda: mistral_document("llama"),
+    "gemma": lambda: mistral_document("gemma"),
+}
 CHUNK = 100_000  # bytes given to one call, about
 LANGUAGES = ("de", "fr", "ru", "el", "ar", "he", "hi", "th", "ja", "ko", "zh_CN", "vi", "ta")
+
+
+def qwen_document() -> str:
+    """The vocabulary of Llama-3 under the rules of Qwen: NFC, single digits, merges only."""
+    document = json.loads(llama3_document())
+    document["normalizer"] = {"type": "NFC"}
+    document["model"]["ignore_merges"] = False
+    pattern = document["pre_tokenizer"]["pretokenizers"][0]["pattern"]
+    pattern["Regex"] = pattern["Regex"].replace("{1,3}", "")
+    return json.dumps(document)
+
+
+def gpt2_document() -> str:
+    """The vocabulary of Llama-3 under the pattern of GPT-2."""
+    document = json.loads(llama3_document())
+    document["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+    document["pre_tokenizer"]["trim_offsets"] = True
+    return json.dumps(document)
 
 
 def translations(directory: Path, language: str, most: int) -> str:
@@ -81,6 +116,8 @@ def worst_texts() -> dict[str, bytes]:
         "zero bytes": bytes(size),
         "invalid bytes": b"\xff" * (size // 2),
         "one word of Chinese": "天地玄黃宇宙洪荒".encode() * (size // 24),
+        "not NFC": "e\u0323\u0301".encode() * (size // 5),
+        "marks": "\u0301\u0323".encode() * (size // 4),
     }
 
 
@@ -142,13 +179,14 @@ def measure(compiled: Compiled, oracle: Oracle | None, text: bytes, rounds: int)
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--text", action="append", metavar="NAME=FILE", help="instead of our own")
+    parser.add_argument("--tokenizer", choices=DOCUMENTS, default="llama3")
     parser.add_argument("--cc", help="compiler and flags (default: $CC or cc, -O2)")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     if args.cc:
         os.environ["CC"] = args.cc
 
-    document = llama3_document()
+    document = DOCUMENTS[args.tokenizer]()
     started = time.perf_counter()
     tokenizer = parse_tokenizer(document.encode(), "tokenizer.json")
     read = time.perf_counter()

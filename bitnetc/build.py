@@ -17,7 +17,7 @@ from bitnetc.emit import Bundle, Progress, manifest
 from bitnetc.errors import BitnetcError
 from bitnetc.model import Model
 from bitnetc.plan import Plan
-from bitnetc.toolchain import Toolchain, tool
+from bitnetc.toolchain import SYSTEMS, Toolchain, tool
 
 _MARK = "manifest.json"  # a folder with this file is one of ours and may be replaced
 
@@ -56,13 +56,14 @@ def build(
     check_destination(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent)).resolve()
     except OSError as error:
         raise _os_error(out, error) from None
     try:
         stage = work / "bundle"
         write(bundle, plan, model, stage, progress)
         progress("building", 0, 0)
+        threads = threads and plan.target.threads
         _cmake(bundle, toolchain, stage, work / "build", threads, werror)
         if out.exists():
             out.rename(work / "old")
@@ -128,6 +129,7 @@ def _cmake(
         f"-DCMAKE_MAKE_PROGRAM={tool('ninja', 'ninja')}",
         f"-DBNC_WITH_THREADS={'ON' if threads else 'OFF'}",
         f"-DBNC_WERROR={'ON' if werror else 'OFF'}",
+        f"-DBNC_ISA_FLAGS={' '.join(toolchain.isa_flags)}",
         "-DCMAKE_INSTALL_LIBDIR=lib",
         f"-DCMAKE_TOOLCHAIN_FILE={toolchain.file or _toolchain_file(toolchain, folder)}",
     ]
@@ -162,8 +164,9 @@ def _toolchain_file(toolchain: Toolchain, folder: Path) -> Path:
     """What CMake needs to know, as a file: compiler, archiver, target, static linking."""
     lines = []
     if toolchain.triple:
-        arch = toolchain.triple.split("-")[0]
-        lines += ["set(CMAKE_SYSTEM_NAME Linux)", f"set(CMAKE_SYSTEM_PROCESSOR {arch})"]
+        arch, system = toolchain.triple.split("-")[:2]
+        lines += [f"set(CMAKE_SYSTEM_NAME {SYSTEMS[system]})"]
+        lines += [f"set(CMAKE_SYSTEM_PROCESSOR {arch})"]
         # A program cannot be tried here: let CMake check the compiler with a library.
         lines += ["set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)"]
     driver = _script(folder / "cc", toolchain.compiler, _target_flags(toolchain))
@@ -172,7 +175,7 @@ def _toolchain_file(toolchain: Toolchain, folder: Path) -> Path:
         lines += [f'set(CMAKE_AR "{_script(folder / "ar", toolchain.archiver, ())}")']
         lines += [f'set(CMAKE_RANLIB "{_script(folder / "ranlib", ("true",), ())}")']
     if toolchain.static:
-        lines += ['set(CMAKE_EXE_LINKER_FLAGS_INIT "-static")']
+        lines += ['set(CMAKE_EXE_LINKER_FLAGS_INIT "-static -s")']
     path = folder / "toolchain.cmake"
     path.write_text("\n".join(lines) + "\n")
     return path

@@ -1,5 +1,7 @@
 """The command line: every line a person reads is printed here."""
 
+import functools
+import json
 import sys
 import tempfile
 import time
@@ -15,16 +17,20 @@ from rich.table import Table
 
 from bitnetc import __version__
 from bitnetc.build import Artifact
+from bitnetc.checkpoint import I2S_LAYOUTS, I2sLayout
 from bitnetc.compiler import Options, compile_model, load
 from bitnetc.emit import identifier
 from bitnetc.errors import BitnetcError
-from bitnetc.model import Model
+from bitnetc.model import FfnActivation, Model
+from bitnetc.package import package
 from bitnetc.plan import BATCH, Plan, plan, plan_json
 from bitnetc.synth import synth
 from bitnetc.target import load_target, runs_here, target_names
 from bitnetc.verify import verify
 
-out, err = Console(), Console(stderr=True)
+PLAIN_WIDTH = 132  # of tables when the output is not a terminal
+out = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+err = Console(stderr=True)
 
 EXIT_MISTAKE = 2
 
@@ -50,6 +56,18 @@ def main(debug: bool) -> None:
 
 
 def _compile_options(command: Callable[..., None]) -> Callable[..., None]:
+    """What compile, plan and verify share: the model (its first argument), the target, sizes."""
+
+    @functools.wraps(command)
+    def with_model(
+        checkpoint: Path, i2s_layout: I2sLayout, ffn_activation: FfnActivation | None, **more: Any
+    ) -> None:
+        load_target(more["target"])  # a misspelt target is said before a large model is read
+        model = load(checkpoint, i2s_layout, ffn_activation)
+        for note in model.notes:
+            click.echo(f"note: {note}", err=True)
+        command(model, **more)
+
     for option in reversed(
         (
             click.argument("checkpoint", type=click.Path(path_type=Path)),
@@ -60,10 +78,21 @@ def _compile_options(command: Callable[..., None]) -> Callable[..., None]:
             click.option(
                 "--max-batch", type=int, default=BATCH, help=f"Tokens in one step; {BATCH}."
             ),
+            click.option(
+                "--i2s-layout",
+                type=click.Choice(I2S_LAYOUTS),
+                default="128",
+                help="Of I2_S tensors in a GGUF file: 128 as published, or as some builds write.",
+            ),
+            click.option(
+                "--ffn-activation",
+                type=click.Choice(["relu2", "silu"]),
+                help="Instead of what the checkpoint says or is known for.",
+            ),
         )
     ):
-        command = option(command)
-    return command
+        with_model = option(with_model)
+    return with_model
 
 
 @main.command("compile")
@@ -73,7 +102,7 @@ def _compile_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--cc", help="C compiler to use instead of the one bitnetc chooses.")
 @click.option("--no-threads", is_flag=True, help="Build without POSIX threads.")
 def compile_command(
-    checkpoint: Path,
+    model: Model,
     target: str,
     context: int | None,
     max_batch: int,
@@ -84,9 +113,6 @@ def compile_command(
 ) -> None:
     """Compile CHECKPOINT into a folder with bin/NAME, lib/libNAME.a and all sources."""
     started = time.monotonic()
-    load_target(target)  # a misspelt target is said before a large model is read
-    model = load(checkpoint)
-    _say_notes(model)
     options = Options(target, name, context, max_batch, cc, threads=not no_threads)
     folder = folder or Path(f"{identifier(name or model.name)}-{target}")
     with _progress() as show:
@@ -98,18 +124,13 @@ def compile_command(
 @_compile_options
 @click.option("--json", "as_json", is_flag=True, help="Print plan.json.")
 def plan_command(
-    checkpoint: Path, target: str, context: int | None, max_batch: int, as_json: bool
+    model: Model, target: str, context: int | None, max_batch: int, as_json: bool
 ) -> None:
     """Show kernel, layout and cost of every matrix, and what else was considered."""
-    chosen = load_target(target)
-    model = load(checkpoint)
-    decided = plan(model, chosen, context, max_batch)
+    decided = plan(model, load_target(target), context, max_batch)
     if as_json:
-        import json
-
         click.echo(json.dumps(plan_json(decided, model), indent=2, ensure_ascii=False))
         return
-    _say_notes(model)
     _say_plan(decided, model)
 
 
@@ -120,7 +141,7 @@ def plan_command(
 @click.option("--runner", help="Command that reaches a board, e.g. 'ssh pi@host'.")
 @click.option("--positions", type=int, default=96, help="Length of the long sequence; 96.")
 def verify_command(
-    checkpoint: Path,
+    model: Model,
     target: str,
     context: int | None,
     max_batch: int,
@@ -131,8 +152,6 @@ def verify_command(
 ) -> None:
     """Compile CHECKPOINT, run it, and compare its logits with the reference bit for bit."""
     chosen = load_target(target)
-    model = load(checkpoint)
-    _say_notes(model)
     if not cpu and not runs_here(chosen) and chosen.checks:
         cpu = chosen.checks[0]
     with tempfile.TemporaryDirectory(prefix="bitnetc-") as scratch:
@@ -150,6 +169,20 @@ def verify_command(
         click.echo(f"NOT verified: {chosen.name} on {where} differs from the reference")
         sys.exit(1)
     click.echo(f"verified: {chosen.name} on {where} equals the reference in every bit")
+
+
+@main.command("package")
+@click.argument("compiled", type=click.Path(path_type=Path))
+@click.option("-o", "folder", type=click.Path(path_type=Path), help="Folder; COMPILED-packages.")
+@click.option("--cmake", "kinds", flag_value="cmake", multiple=True, help="Built, for CMake.")
+@click.option("--pkgconfig", "kinds", flag_value="pkgconfig", multiple=True, help="For pkg-config.")
+@click.option("--yocto", "kinds", flag_value="yocto", multiple=True, help="A layer.")
+@click.option("--buildroot", "kinds", flag_value="buildroot", multiple=True, help="A tree.")
+@click.option("--deb", "kinds", flag_value="deb", multiple=True, help="Debian packages.")
+def package_command(compiled: Path, folder: Path | None, kinds: tuple[str, ...]) -> None:
+    """Make packages of COMPILED, the folder that compile wrote; the sources as a tarball always."""
+    for path in package(compiled, folder or Path(f"{compiled}-packages"), kinds):
+        click.echo(path)
 
 
 @main.command("targets")
@@ -177,11 +210,6 @@ def synth_command(like: str, folder: Path, seed: int, layers: int | None) -> Non
     synth(like, folder, seed, layers)
     size = sum(f.stat().st_size for f in folder.iterdir())
     click.echo(f"{folder}: random weights in the shape of {like}, {size / 1e6:,.1f} MB")
-
-
-def _say_notes(model: Model) -> None:
-    for note in model.notes:
-        click.echo(f"note: {note}", err=True)
 
 
 def _say_compiled(decided: Plan, artifact: Artifact, seconds: float) -> None:

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitnetc.build import Artifact, build, check_destination
-from bitnetc.checkpoint import read
+from bitnetc.checkpoint import I2sLayout, read
 from bitnetc.emit import Progress, emit, identifier
 from bitnetc.errors import BitnetcError
-from bitnetc.model import Model
+from bitnetc.model import FfnActivation, Model
 from bitnetc.normalise import normalise
 from bitnetc.plan import BATCH, Plan, plan
 from bitnetc.target import load_target
@@ -31,9 +31,13 @@ class Options:
     werror: bool = False
 
 
-def load(path: Path) -> Model:
-    """read -> normalise."""
-    return normalise(read(path), path.resolve().name)
+def load(
+    path: Path, i2s_layout: I2sLayout = "128", ffn_activation: FfnActivation | None = None
+) -> Model:
+    """read -> normalise. The options answer what a GGUF file may leave open."""
+    name = path.resolve().stem if path.suffix == ".gguf" else path.resolve().name
+    checkpoint = read(path, i2s_layout=i2s_layout)
+    return normalise(checkpoint, name, ffn_activation=ffn_activation)
 
 
 def compile_model(

@@ -7,7 +7,7 @@ Equal inputs give equal bytes: no dates, host names or paths.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,17 +16,19 @@ import jinja2
 import numpy as np
 
 from bitnetc import __version__, resources
-from bitnetc.memory import STATE_BYTES
-from bitnetc.model import Model
+from bitnetc.memory import STATE_BYTES, Memory
+from bitnetc.model import ChatParts, ChatTemplate, Model, Strip
 from bitnetc.pack import Slot, group_fields, pack, slots, tokenizer_tables
 from bitnetc.plan import Group, Plan, plan_json
 from bitnetc.reference import attention_scale
+from bitnetc.tokenizer import Tokenizer
 
 ABI = 1  # BNC_RUNTIME_ABI of the runtime that templates are written for
 
 # What of runtime_c every bundle carries; kernels are added by the plan.
 _RUNTIME = (
     "bnc_attention.h",
+    "bnc_chat.h",
     "bnc_cpu.h",
     "bnc_dense.h",
     "bnc_lanes.h",
@@ -50,6 +52,7 @@ _FUNCTIONS = (
     "init",
     "close",
     "reset",
+    "rewind",
     "eval",
     "eval_all",
     "sample",
@@ -170,6 +173,7 @@ def _context(
 ) -> dict[str, Any]:
     shape, memory = plan.shape, plan.memory
     at = {(slot.block, slot.name): slot.offset for slot in places}
+    fields = _fields(plan, model)
     dense = {"f32": "BNC_F32", "f16": "BNC_F16", "bf16": "BNC_BF16"}
     return {
         "version": __version__,
@@ -186,10 +190,7 @@ def _context(
         "constants": _constants(plan),
         "norm_eps": c_float(model.norm_eps),
         "attention_scale": c_float(float(attention_scale(shape.head_dim))),
-        "buffers": [
-            {"name": b, "offset": offset, "meaning": memory.buffers[b].meaning}
-            for b, offset in sorted(memory.offsets.items(), key=lambda o: (o[1], o[0]))
-        ],
+        "buffers": _buffers(memory),
         "state_bytes": STATE_BYTES,
         "groups": _group_views(plan),
         "embedding_type": dense[model.embedding.dtype],
@@ -197,21 +198,45 @@ def _context(
         "head_at": "AT_EMBEDDING" if model.tied else "AT_HEAD",
         "head_bytes": model.head.rows * model.head.cols * model.head.bytes_per_value,
         "eos_test": " || ".join(f"token == {e}" for e in model.eos) or "0 * token",
-        "cpu_checks": [f for f in plan.target.features if f in ("avx2", "f16c")],
+        "cpu_checks": [f for f in plan.target.features if f != "neon"],
         "functions": _FUNCTIONS,
+        "chat": _chat_view(model.chat, model.tokenizer) if model.chat else None,
         "weights_bytes": weights_bytes,
         "tokenizer_bytes": table_bytes,
-        "whole": [slot for slot in places if slot.block is None],
-        "fields": _fields(plan, model),
-        "blocks": [
-            [at[i, field] for field, _ in _fields(plan, model)] for i in range(shape.layers)
-        ],
+        "whole": commented(
+            (
+                f"static const uint64_t AT_{s.name.upper()} = {s.offset};",
+                f"{s.layout} {_by(s.shape)}",
+            )
+            for s in places
+            if s.block is None
+        ),
+        "fields": commented((f"uint64_t {field};", meaning) for field, meaning in fields),
+        "blocks": [[at[i, field] for field, _ in fields] for i in range(shape.layers)],
     }
 
 
-def _constants(plan: Plan) -> list[tuple[str, int, str]]:
+def commented(lines: Iterable[tuple[str, str]]) -> list[str]:
+    """Statements with their comments in one column."""
+    found = list(lines)
+    width = max(len(statement) for statement, _ in found)
+    return [f"{statement:{width}} /* {comment} */" for statement, comment in found]
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _buffers(memory: Memory) -> list[str]:
+    places = sorted(memory.offsets.items(), key=lambda o: (o[1], o[0]))
+    lines = [(f"AT_{b.upper()} = {at},", memory.buffers[b].meaning) for b, at in places]
+    lines.append((f"AT_THREADS = {memory.fixed_bytes}", "scratch of each thread, then the cache"))
+    return commented(lines)
+
+
+def _constants(plan: Plan) -> list[str]:
     s = plan.shape
-    return [
+    constants = [
         ("DIM", s.dim, "width of the residual stream"),
         ("FFN_DIM", s.ffn_dim, "width between gate/up and down"),
         ("HEADS", s.heads, "query heads"),
@@ -224,11 +249,13 @@ def _constants(plan: Plan) -> list[tuple[str, int, str]]:
         ("BATCH", plan.batch, "most tokens in one step"),
         ("STRIDE", plan.stride, "columns between two quantised tokens"),
     ]
+    return commented((f"{name} = {value},", meaning) for name, value, meaning in constants)
 
 
 def c_float(value: float) -> str:
-    """A C hexadecimal literal of exactly float32(value)."""
-    return float(np.float32(value)).hex() + "f"
+    """The shortest C literal that reads back as exactly float32(value)."""
+    text = str(np.float32(value))
+    return (text if "." in text or "e" in text else text + ".0") + "f"
 
 
 def _group_views(plan: Plan) -> list[dict[str, Any]]:
@@ -274,3 +301,50 @@ def _fields(plan: Plan, model: Model) -> list[tuple[str, str]]:
             m = group.matrices[field]
             fields.append((field, f"{m.padded_rows} x {m.padded_cols}, {m.kernel.layout_name}"))
     return fields
+
+
+_STRIP = {
+    Strip.NONE: "0",
+    Strip.LEFT: "BNC_CHAT_LEFT",
+    Strip.RIGHT: "BNC_CHAT_RIGHT",
+    Strip.BOTH: "BNC_CHAT_LEFT | BNC_CHAT_RIGHT",
+}
+
+
+def _chat_view(chat: ChatTemplate, tokenizer: Tokenizer) -> dict[str, Any]:
+    places = {
+        "head": chat.head,
+        "system_head": chat.system_head,
+        "system_user": chat.system_user,
+        "user_assistant": chat.user_assistant,
+        "assistant_user": chat.assistant_user,
+        "generation": chat.generation,
+    }
+    return {
+        "places": {place: _chat_parts(parts, tokenizer) for place, parts in places.items()},
+        "takes_system": int(chat.takes_system),
+        "strip_system": _STRIP[chat.strip_system],
+        "strip_user": _STRIP[chat.strip_user],
+        "strip_assistant": _STRIP[chat.strip_assistant],
+    }
+
+
+def _chat_parts(parts: ChatParts, tokenizer: Tokenizer) -> str:
+    """Elements of an array of struct bnc_chat_part; a long text is several."""
+    lines = []
+    for part in parts:
+        if isinstance(part, int):
+            shown = tokenizer.pieces[part].decode("utf-8", "replace")
+            shown = re.sub(r"[^ -~]|[*][/]|/(?=[*])", "?", shown)
+            lines.append(f"    BNC_CHAT_TOKEN({part}), /* {shown} */")
+        else:
+            for piece in re.findall(rb"[^\n]{1,60}\n*|\n+", part):
+                lines.append(f"    BNC_CHAT_TEXT({c_string(piece)}),")
+    return "\n".join(lines)
+
+
+def c_string(text: bytes) -> str:
+    """A C string literal of exactly these bytes; each byte that is not plain has three digits."""
+    named = {ord("\n"): "\\n", ord('"'): '\\"', ord("\\"): "\\\\", ord("?"): "\\?"}
+    shown = (named.get(b) or (chr(b) if 32 <= b < 127 else f"\\{b:03o}") for b in text)
+    return '"' + "".join(shown) + '"'

@@ -7,7 +7,7 @@ published.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ class Family:
     """How checkpoints of one family spell what bitnetc.model holds.
 
     evidence:    tensor names of which one present decides for this family; "N" stands for a layer
+    declared_by: config keys, one of which says that the weights are ternary and how they are
+                 stored; none where the file itself says so
     defaults:    what a missing key of config.json means, as transformers' config class has it;
                  num_key_value_heads and head_dim follow from other keys where not listed
     activations: hidden_act -> ours
@@ -30,6 +32,7 @@ class Family:
 
     name: str
     evidence: tuple[str, ...]
+    declared_by: tuple[str, ...]
     defaults: Mapping[str, Any]
     activations: Mapping[str, FfnActivation]
     top: Mapping[str, str]
@@ -81,6 +84,7 @@ BITNET = Family(
         _LAYER + "self_attn.attn_sub_norm.weight",
         _LAYER + "mlp.ffn_sub_norm.weight",
     ),
+    declared_by=("quantization_config",),
     defaults={
         **_COMMON_DEFAULTS,
         "hidden_act": "relu2",
@@ -102,6 +106,7 @@ BITNET = Family(
 LLAMA_BITNET = Family(
     name="llama-bitnet",
     evidence=(_LAYER + "self_attn.q_proj.weight",),
+    declared_by=("quantization_config",),
     defaults={
         **_COMMON_DEFAULTS,
         "hidden_act": "silu",
@@ -114,8 +119,79 @@ LLAMA_BITNET = Family(
     block=_LLAMA_BLOCK,
 )
 
+# 1bitLLM/bitnet_b1_58-large, -xl, -3B. Their config.json says model_type "llama", and without the
+# two norms they are Llamas that write noise: only the names of the norms tell them apart.
+BITNET_B1_58 = Family(
+    name="bitnet_b1_58",
+    evidence=(
+        _LAYER + "self_attn.inner_attn_ln.weight",
+        _LAYER + "mlp.ffn_layernorm.weight",
+    ),
+    declared_by=("weight_bits", "quantization_config"),
+    defaults={
+        **_COMMON_DEFAULTS,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "input_bits": 8,
+    },
+    activations=_ACTIVATIONS,
+    top=_TOP,
+    layer=_LAYER,
+    block={
+        **_LLAMA_BLOCK,
+        "attn_sub_norm": "self_attn.inner_attn_ln.weight",
+        "ffn_sub_norm": "mlp.ffn_layernorm.weight",
+    },
+)
+
 # The first whose evidence is found counts, so the more specific come first.
-FAMILIES = (BITNET, LLAMA_BITNET)
+FAMILIES = (BITNET, BITNET_B1_58, LLAMA_BITNET)
+
+# The same graphs as GGUF files spell them. They declare their types themselves, and say nothing of
+# the activation. rope_theta's default is llama.cpp's.
+_GGUF_TOP = {
+    "embedding": "token_embd.weight",
+    "final_norm": "output_norm.weight",
+    "head": "output.weight",
+}
+_GGUF_LAYER = "blk.N."
+_GGUF_BLOCK = {
+    "attn_norm": "attn_norm.weight",
+    "wq": "attn_q.weight",
+    "wk": "attn_k.weight",
+    "wv": "attn_v.weight",
+    "wo": "attn_output.weight",
+    "ffn_norm": "ffn_norm.weight",
+    "w_gate": "ffn_gate.weight",
+    "w_up": "ffn_up.weight",
+    "w_down": "ffn_down.weight",
+}
+GGUF_BITNET = Family(
+    name="bitnet",
+    evidence=(_GGUF_LAYER + "attn_sub_norm.weight", _GGUF_LAYER + "ffn_sub_norm.weight"),
+    declared_by=(),
+    defaults={"rope_theta": 10000.0},
+    activations=_ACTIVATIONS,
+    top=_GGUF_TOP,
+    layer=_GGUF_LAYER,
+    block={
+        **_GGUF_BLOCK,
+        "attn_sub_norm": "attn_sub_norm.weight",
+        "ffn_sub_norm": "ffn_sub_norm.weight",
+    },
+)
+GGUF_LLAMA = Family(
+    name="llama-bitnet",
+    evidence=(_GGUF_LAYER + "attn_q.weight",),
+    declared_by=(),
+    defaults={"rope_theta": 10000.0},
+    activations=_ACTIVATIONS,
+    top=_GGUF_TOP,
+    layer=_GGUF_LAYER,
+    block=_GGUF_BLOCK,
+)
+GGUF_FAMILIES = (GGUF_BITNET, GGUF_LLAMA)
 
 
 @dataclass(frozen=True)
@@ -129,11 +205,6 @@ class Foreign:
 
 _NO_BIAS = "bitnetc compiles models without biases: train or export with attention_bias false"
 _FOREIGN = (
-    Foreign(
-        r".*\.self_attn\.inner_attn_ln\..*|.*\.mlp\.ffn_layernorm\..*",
-        "marks the 1bitLLM/bitnet_b1_58 family, which is not supported yet",
-        "known families: " + ", ".join(family.name for family in FAMILIES),
-    ),
     Foreign(
         r".*_proj\.norm\.weight",
         "is a norm inside a projection, as in bitnet-embedding models, not supported yet",
@@ -161,6 +232,32 @@ _FOREIGN = (
         "use a dense model",
     ),
     Foreign(r".*lora_[AB].*", "is a LoRA adapter", "merge it into the weights (merge_and_unload)"),
+    Foreign(r"blk\.N\..*\.bias|output\.bias", "is a bias", _NO_BIAS),
+    Foreign(
+        r"blk\.N\.attn_[qk]_norm\.weight",
+        "normalises queries or keys, as Qwen3 and Gemma3 do, not supported yet",
+        "known families: " + ", ".join(family.name for family in FAMILIES),
+    ),
+    Foreign(
+        r"blk\.N\..*_norm_in\.weight",
+        "is a norm inside a projection, as in bitnet-embedding models, not supported yet",
+        "known families: " + ", ".join(family.name for family in FAMILIES),
+    ),
+    Foreign(
+        r"blk\.N\.post_.*norm\.weight",
+        "marks a Gemma graph, which is not supported yet",
+        "known families: " + ", ".join(family.name for family in FAMILIES),
+    ),
+    Foreign(
+        r"blk\.N\..*_(exps|shexp)\..*|blk\.N\.ffn_gate_inp\..*",
+        "belongs to a mixture of experts, not supported",
+        "use a dense model",
+    ),
+    Foreign(
+        r"(blk\.N\.)?rope_(freqs|factors_.*)\.weight",
+        "scales the rotary embedding, not supported",
+        "only the default rotary embedding, without scaling, is known",
+    ),
 )
 # Tensors that say nothing a config does not say.
 IGNORED = re.compile(r".*\.rotary_emb\.inv_freq")
@@ -195,16 +292,18 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 
 def without_layer(name: str) -> str:
     """The name with its layer number written N: "model.layers.12.x" -> "model.layers.N.x"."""
-    return re.sub(r"\.layers\.[0-9]+\.", ".layers.N.", name)
+    return re.sub(r"(\.layers|^blk)\.[0-9]+\.", r"\1.N.", name)
 
 
-def recognise(where: str, config: Mapping[str, Any], names: Collection[str]) -> Family:
+def recognise(
+    where: str, fields: Fields, names: Collection[str], known: Sequence[Family] = FAMILIES
+) -> Family:
     """The family of a checkpoint, by what it declares and which tensors it has.
 
-    where: the checkpoint's folder, for messages.
+    where: the checkpoint's folder or file, for messages; fields: its config.
+    known: FAMILIES or GGUF_FAMILIES, by how the container spells names.
     Errors: whatever would change the graph in a way we do not compute, refused by name.
     """
-    fields = Fields(f"{where}/config.json", config)
     kinds: dict[str, str] = {}
     for name in names:
         kinds.setdefault(without_layer(name), name)
@@ -212,27 +311,44 @@ def recognise(where: str, config: Mapping[str, Any], names: Collection[str]) -> 
         for kind, name in kinds.items():
             if re.fullmatch(foreign.pattern, kind):
                 raise BitnetcError(f"{where}: {shown(name)}", foreign.what, foreign.hint)
-    if not fields.has("quantization_config"):
-        raise fields.error(
-            "quantization_config",
-            "is missing, so nothing says that the weights are ternary",
-            "use a BitNet checkpoint: its config.json declares quant_method bitnet",
-        )
-    for family in FAMILIES:
+    for family in known:
         if any(evidence in kinds for evidence in family.evidence):
-            if family is not BITNET and _claims_bitnet(config):
+            if family.declared_by and not any(fields.has(key) for key in family.declared_by):
+                raise fields.error(
+                    family.declared_by[0],
+                    "is missing, so nothing says that the weights are ternary",
+                    "use a BitNet checkpoint: its config.json declares "
+                    + ("quant_method bitnet" if family is not BITNET_B1_58 else "weight_bits 1"),
+                )
+            if "attn_sub_norm" not in family.block and _claims_bitnet(fields.values):
+                raise _no_sub_norm(where, fields, known[0])
+            if family is GGUF_BITNET and not _claims_bitnet(fields.values):
                 raise BitnetcError(
-                    f"{where}: tensor {BITNET.evidence[0].replace('N', '0')}",
-                    "is missing, although config.json names the architecture BitNetForCausalLM",
-                    "download the checkpoint again, or set architectures and model_type to Llama's",
+                    f"{where}: general.architecture",
+                    f"{shown(fields.values.get('architecture'))} has no sub-norms, but the file "
+                    "holds them",
+                    "convert the model again, as architecture bitnet-b1.58",
                 )
             return family
-    wanted = _LAYER.replace("N", "0") + _LLAMA_BLOCK["wq"]
+    wanted = known[-1].evidence[0].replace("N", "0")
     near = misspelt(wanted, names)
     raise BitnetcError(
         where,
         f"no tensor {wanted}, so no known family",
         f"rename {shown(near)} if that is it" if near else "pass a BitNet language model",
+    )
+
+
+def _no_sub_norm(where: str, fields: Fields, bitnet: Family) -> BitnetcError:
+    hint = "download the checkpoint again, or set architectures and model_type to Llama's"
+    named = "config.json names the architecture BitNetForCausalLM"
+    if bitnet is GGUF_BITNET:
+        hint = "convert the model again"
+        named = f"general.architecture is {shown(fields.values.get('architecture'))}"
+    return BitnetcError(
+        f"{where}: tensor {bitnet.evidence[0].replace('N', '0')}",
+        f"is missing, although {named}",
+        hint,
     )
 
 
@@ -267,7 +383,15 @@ def refuse_unknown_graph(fields: Fields) -> None:
 
 def activation(family: Family, fields: Fields) -> FfnActivation:
     """The feed-forward activation: `hidden_act`, or what the family's models mean without it."""
-    found = fields.text("hidden_act", family.defaults["hidden_act"])
+    default = family.defaults.get("hidden_act")
+    if default is None and not fields.has("hidden_act"):
+        raise BitnetcError(
+            f"{fields.where}: feed-forward activation",
+            "is not in the file, and nothing marks it as a published model",
+            "say which with --ffn-activation relu2 (BitNet b1.58 2B4T) or silu, or put the "
+            "model's config.json beside the file",
+        )
+    found = fields.text("hidden_act", default)
     if found not in family.activations:
         raise fields.error(
             "hidden_act",
@@ -307,7 +431,7 @@ def rope_theta(family: Family, fields: Fields) -> float:
 
 @dataclass(frozen=True)
 class Quantisation:
-    """How the ternary matrices are stored.
+    """How the ternary matrices are stored, where the types of the tensors do not say it.
 
     divides: real weight = trit / weight_scale (BitLinear) instead of trit * weight_scale
     online:  stored as float masters, to be quantised by their absolute mean
@@ -331,8 +455,22 @@ def quantisation(family: Family, fields: Fields) -> Quantisation:
     """Reads `quantization_config`. Whether a scale divides or multiplies hangs on `linear_class`.
 
     The first revision of 2B-4T wrote {"offline_quantization": true} instead, which meant
-    autobitlinear, offline. Everything else without `linear_class` is BitLinear.
+    autobitlinear, offline. Everything else without `linear_class` is BitLinear. 1bitLLM's models
+    say weight_bits 1 and input_bits 8 instead, and store float masters.
     """
+    if not family.declared_by:
+        return Quantisation(divides=False, online=False, floats=False)
+    if not fields.has("quantization_config"):
+        for key, bits in (("weight_bits", 1), ("input_bits", 8)):
+            found = fields.integer(key, 1, 64, family.defaults.get(key))
+            if found != bits:
+                raise fields.error(
+                    key,
+                    f"{found} is not supported",
+                    "bitnetc compiles ternary weights (weight_bits 1) and int8 activations "
+                    "(input_bits 8)",
+                )
+        return Quantisation(divides=False, online=True, floats=False)
     quant = fields.nested("quantization_config")
     method = quant.text("quant_method")
     if method != "bitnet":

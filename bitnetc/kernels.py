@@ -41,9 +41,8 @@ class Kernel:
         return f"kernels/{self.isa}/matmul_{self.layout_name}.h"
 
 
-# 254 * columns < 2^31 for the kernels that sum codes 0..2, 127 * columns for those that sum trits.
+# 254 * columns < 2^31: all kernels sum codes 0 .. 2 times q, or table entries of two columns.
 _CODES = (2**31 - 1) // 254
-_TRITS = (2**31 - 1) // 127
 
 KERNELS: dict[str, Kernel] = {
     kernel.name: kernel
@@ -51,7 +50,34 @@ KERNELS: dict[str, Kernel] = {
         Kernel("scalar", "i2_k64", "int8", (), _CODES, "1"),
         Kernel("avx2", "i2_m4k128", "int8", ("avx2",), _CODES, "defined(__AVX2__)"),
         Kernel("avx2", "tl1_m32k4", "lut16", ("avx2",), _CODES, "defined(__AVX2__)"),
-        Kernel("neon", "i2_m4k64", "int8", ("neon",), _TRITS, "defined(__aarch64__)"),
+        Kernel("neon", "i2_m4k64", "int8", ("neon",), _CODES, "defined(__aarch64__)"),
         Kernel("neon", "tl1_m16k4", "lut16", ("neon",), _CODES, "defined(__aarch64__)"),
+        Kernel("sse41", "i2_m4k64", "int8", ("sse41",), _CODES, "defined(__SSE4_1__)"),
+        Kernel("neon32", "i2_m4k64", "int8", ("neon32",), _CODES, "defined(__ARM_NEON)"),
+        Kernel("rvv", "i2_m4k256", "int8", ("rvv",), _CODES, "defined(__riscv_vector)"),
+        Kernel(
+            "wasm128",
+            "i2_m4k64",
+            "int8",
+            ("simd128",),
+            (2**31 - 1) // (64 * 254),
+            "defined(__wasm_simd128__)",
+        ),
+        Kernel(
+            "neondot",
+            "i2_m4k64",
+            "int8",
+            ("neon", "dotprod"),
+            (2**31 - 1) // (32 * 127),
+            "defined(__ARM_FEATURE_DOTPROD)",
+        ),
+        Kernel(
+            "avx512vnni",
+            "i2_m4k256",
+            "int8",
+            ("avx512", "avx512vnni"),
+            (2**31 - 1) // (128 * 127),
+            "defined(__AVX512VNNI__)",
+        ),
     )
 }

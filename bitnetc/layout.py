@@ -187,10 +187,12 @@ LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (
         # 2-bit codes; several rows share one stream, so that one prefetcher and one load of the
-        # activations serve them all. kl is one vector register: 32 bytes on AVX2, 16 on NEON.
+        # activations serve them all. kl is one vector register: 16 bytes on NEON, 32 on
+        # AVX2, 64 on AVX-512.
         Layout("i2_k64", "m, kb kq:4 kl:16 -> m kb kl | kq"),
         Layout("i2_m4k64", "mo mi:4, kb kq:4 kl:16 -> mo kb mi kl | kq"),
         Layout("i2_m4k128", "mo mi:4, kb kq:4 kl:32 -> mo kb mi kl | kq"),
+        Layout("i2_m4k256", "mo mi:4, kb kq:4 kl:64 -> mo kb mi kl | kq"),
         # Pairs of trits as 4-bit indices; one register holds two columns of pairs of many rows,
         # because a table look-up serves rows, not columns.
         Layout("tl1_m16k4", "mo mi:16, kb kn:2 -> mo kb mi | kn", PAIR),

@@ -14,6 +14,7 @@ from bitnetc.model import Shape
 ALIGN = 64  # a cache line, and the widest vector
 STATE_BYTES = 12288  # the C struct at the start of the arena; a static assertion keeps it true
 LANES = 16  # docs/arithmetic.md, rule 2
+HEADS_TOGETHER = 4  # runtime_c/bnc_attention.h
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def memory_plan(shape: Shape, batch: int, stride: int, lut: bool, tile: int) -> 
         Buffer("act_sum", batch * 4, *always, "their sums"),
         Buffer("act_scale", batch * 4, *always, "their scales"),
         Buffer("logits", shape.vocab * 4, *always, "logits of the last token"),
-        Buffer("weights", shape.vocab * 4, *always, "the sampler's weights"),
+        Buffer("odds", shape.vocab * 4, *always, "the sampler's weights"),
         Buffer("order", shape.vocab * 4, *always, "the sampler's order"),
     ]
     if lut:
@@ -89,7 +90,7 @@ def memory_plan(shape: Shape, batch: int, stride: int, lut: bool, tile: int) -> 
         fixed_bytes=end,
         acc_bytes=2 * tile * batch * 4,
         row_bytes=align(row * 4),
-        score_bytes_per_position=4,
+        score_bytes_per_position=4 * min(HEADS_TOGETHER, shape.heads // shape.kv_heads),
         cache_bytes_per_position=2 * shape.layers * shape.kv_heads * head_stride * 2,
     )
     if memory.fixed_bytes >= 2**31:

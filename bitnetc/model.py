@@ -6,6 +6,7 @@ A matrix is not in memory until its `load` is called; callers hold one at a time
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntFlag
 from pathlib import Path
 from typing import Literal
 
@@ -109,6 +110,44 @@ class Sampling:
     top_p: float = 1.0
 
 
+class Strip(IntFlag):
+    """The sides on which a chat template strips whitespace, as Python's str.strip takes it."""
+
+    NONE = 0
+    LEFT = 1
+    RIGHT = 2
+    BOTH = 3
+
+    def apply(self, text: str) -> str:
+        text = text.lstrip() if self & Strip.LEFT else text
+        return text.rstrip() if self & Strip.RIGHT else text
+
+
+ChatParts = tuple[bytes | int, ...]  # text as UTF-8, and ids of added tokens
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """What stands around the messages of a conversation, in which user and assistant alternate.
+
+    head             user user_assistant assistant assistant_user user ... user generation
+    system_head system system_user user ...                          with a system message
+
+    Text between two ids is encoded as one: words may reach from these parts into a message.
+    """
+
+    head: ChatParts
+    takes_system: bool
+    system_head: ChatParts
+    system_user: ChatParts
+    user_assistant: ChatParts  # of an answer that is history
+    assistant_user: ChatParts
+    generation: ChatParts  # of the answer to come
+    strip_system: Strip
+    strip_user: Strip
+    strip_assistant: Strip
+
+
 @dataclass(frozen=True)
 class Source:
     """A file the model was read from, for the manifest."""
@@ -134,6 +173,7 @@ class Model:
     sampling: Sampling
     sources: tuple[Source, ...]
     notes: tuple[str, ...]  # assumptions a person should know of
+    chat: ChatTemplate | None = None  # None: no template, or none that a program can follow
 
     @property
     def tied(self) -> bool:

@@ -7,19 +7,24 @@ is in memory before its `load` is called.
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitnetc import families
+from bitnetc.chat import read_chat
 from bitnetc.checkpoint import Checkpoint, Tensor
 from bitnetc.checkpoint.fields import Fields, misspelt, shown
+from bitnetc.checkpoint.ggml_types import PACKINGS, WIDENED, NoTrit
+from bitnetc.checkpoint.gguf_model import ACTIVATION_NOTE
 from bitnetc.errors import BitnetcError
 from bitnetc.families import Family, Quantisation
 from bitnetc.model import (
     Block,
     Dense,
     DenseType,
+    FfnActivation,
     Model,
     Sampling,
     Shape,
@@ -28,7 +33,6 @@ from bitnetc.model import (
     Vector,
     to_float32,
 )
-from bitnetc.tokenizer import read_tokenizer
 
 # No public model comes near these; beyond them a config is damaged or hostile.
 MAX_DIM = 1 << 17
@@ -44,20 +48,31 @@ _MANTISSA_BITS: Mapping[DenseType, int] = {"f32": 23, "f16": 10, "bf16": 7}
 _EXPONENT_BIAS: Mapping[DenseType, int] = {"f32": 127, "f16": 15, "bf16": 127}
 _CHUNK = 1 << 20  # values per step, so that temporaries stay in cache
 
+_MASTERS = "weight_bits 1 without quantization_config"
 _DAMAGED = "the file is damaged: download the checkpoint again"
 
 
-def normalise(ckpt: Checkpoint, name: str) -> Model:
-    """The normal form of a checkpoint. Errors name the file, the field or tensor, and a remedy."""
-    family = families.recognise(str(ckpt.path), ckpt.config, ckpt.tensors)
-    fields = Fields(f"{ckpt.path}/config.json", ckpt.config)
+def normalise(ckpt: Checkpoint, name: str, *, ffn_activation: FfnActivation | None = None) -> Model:
+    """The normal form of a checkpoint. Errors name the file, the field or tensor, and a remedy.
+
+    ffn_activation: takes the place of what the checkpoint says or is known for.
+    """
+    fields = ckpt.fields
+    known = families.GGUF_FAMILIES if ckpt.container == "gguf" else families.FAMILIES
+    family = families.recognise(str(ckpt.path), fields, ckpt.tensors, known)
     families.refuse_unknown_graph(fields)
     quant = families.quantisation(family, fields)
     shape = _shape(family, fields)
-    ffn_activation = families.activation(family, fields)
-    norm_eps = fields.number("rms_norm_eps", 0.0, 1.0, family.defaults["rms_norm_eps"])
+    activation, ckpt_notes = ffn_activation, list(ckpt.notes)
+    if activation is None:
+        activation = families.activation(family, fields)
+    else:
+        ckpt_notes = [n for n in ckpt_notes if not n.startswith(ACTIVATION_NOTE)]
+        if fields.values.get("hidden_act") != activation:
+            ckpt_notes.append(f"{ACTIVATION_NOTE} {activation}, as asked")
+    norm_eps = fields.number("rms_norm_eps", 0.0, 1.0, family.defaults.get("rms_norm_eps"))
     rope_theta = families.rope_theta(family, fields)
-    tied = fields.boolean("tie_word_embeddings", family.defaults["tie_word_embeddings"])
+    tied = fields.boolean("tie_word_embeddings", family.defaults.get("tie_word_embeddings"))
     eos = _eos(ckpt, shape.vocab)
     sampling = _sampling(ckpt)
 
@@ -65,28 +80,32 @@ def normalise(ckpt: Checkpoint, name: str) -> Model:
     embedding, head = reader.ends(tied)
     blocks = tuple(reader.block(layer) for layer in range(shape.layers))
     final_norm = reader.vector("final_norm")
+    tokenizer = ckpt.tokenizer()
+    chat, chat_notes = read_chat(ckpt.path, ckpt.config, tokenizer)
     return Model(
         name=name,
         family=family.name,
         shape=shape,
-        ffn_activation=ffn_activation,
+        ffn_activation=activation,
         norm_eps=norm_eps,
         rope_theta=rope_theta,
         embedding=embedding,
         blocks=blocks,
         final_norm=final_norm,
         head=head,
-        tokenizer=read_tokenizer(ckpt.path),
+        tokenizer=tokenizer,
         eos=eos,
         sampling=sampling,
         sources=ckpt.sources,
         notes=(
-            *ckpt.notes,
-            *_defaulted(family, fields),
+            *ckpt_notes,
+            *_defaulted(ckpt, family),
             *_endless(eos),
             *reader.notes,
             *reader.unused(),
+            *chat_notes,
         ),
+        chat=chat,
     )
 
 
@@ -120,18 +139,28 @@ def _shape(family: Family, fields: Fields) -> Shape:
         head_dim=head_dim,
         vocab=fields.integer("vocab_size", 1, MAX_VOCAB),
         context=fields.integer(
-            "max_position_embeddings", 1, MAX_CONTEXT, family.defaults["max_position_embeddings"]
+            "max_position_embeddings",
+            1,
+            MAX_CONTEXT,
+            family.defaults.get("max_position_embeddings"),
         ),
     )
 
 
-def _defaulted(family: Family, fields: Fields) -> list[str]:
+def _defaulted(ckpt: Checkpoint, family: Family) -> list[str]:
     """Says which values the config left out, since a guess may be wrong."""
+    fields = ckpt.fields
     missing = [key for key in family.defaults if not fields.has(key)]
     rope = fields.values.get("rope_scaling") or fields.values.get("rope_parameters") or {}
     if "rope_theta" in rope and "rope_theta" in missing:
         missing.remove("rope_theta")
-    return [f"config.json has no {key}; taken as {shown(family.defaults[key])}" for key in missing]
+    if fields.has("quantization_config") and "input_bits" in missing:
+        missing.remove("input_bits")  # int8 is what quant_method bitnet means
+    return [
+        f"{ckpt.described_by} has no {fields.shown_key(key)}; "
+        f"taken as {shown(family.defaults[key])}"
+        for key in missing
+    ]
 
 
 def _endless(eos: tuple[int, ...]) -> list[str]:
@@ -140,19 +169,15 @@ def _endless(eos: tuple[int, ...]) -> list[str]:
 
 def _eos(ckpt: Checkpoint, vocab: int) -> tuple[int, ...]:
     """Token ids that end generation: generation_config's, else config's, as transformers does."""
-    for file, config in (
-        ("generation_config.json", ckpt.generation_config),
-        ("config.json", ckpt.config),
-    ):
-        found = config.get("eos_token_id")
+    for fields in (ckpt.generation_fields, ckpt.fields):
+        found = fields.values.get("eos_token_id")
         if found is None:
             continue
         ids = found if isinstance(found, list) else [found]
         if not all(type(token) is int and 0 <= token < vocab for token in ids):
-            raise BitnetcError(
-                f"{ckpt.path / file}: eos_token_id",
+            raise fields.error(
+                "eos_token_id",
                 f"must be token ids below vocab_size, {vocab}; found {shown(found)}",
-                "correct the value",
             )
         return tuple(dict.fromkeys(ids))
     return ()
@@ -163,7 +188,7 @@ def _sampling(ckpt: Checkpoint) -> Sampling:
 
     Missing values are transformers' own: temperature 1, top_k 50, top_p 1.
     """
-    fields = Fields(str(ckpt.path / "generation_config.json"), ckpt.generation_config)
+    fields = ckpt.generation_fields
     if not fields.boolean("do_sample", False):
         return Sampling()
     return Sampling(
@@ -232,7 +257,8 @@ class _Reader:
     def vector(self, role: str, layer: int | None = None) -> Vector:
         tensor = self._take(self._name(role, layer))
         self._check_shape(tensor, self._extents(role))
-        values = to_float32(tensor.array(), self._dense_type(tensor))
+        dtype = self._dense_type(tensor)
+        values = to_float32(tensor.array(), dtype)
         bad = np.flatnonzero(~np.isfinite(values))
         if bad.size:
             raise BitnetcError(tensor.where, f"value {bad[0]} is {values[bad[0]]}", _DAMAGED)
@@ -241,6 +267,10 @@ class _Reader:
     def dense(self, role: str) -> Dense:
         tensor = self._take(self._name(role))
         rows, cols = self._extents(role)
+        if tensor.dtype in WIDENED:
+            self._check_shape(tensor, (rows, cols))
+            self.notes.append(f"{tensor.name} is stored as {tensor.dtype} and widened to float32")
+            return Dense(rows, cols, "f32", partial(_load_widened, tensor, rows, cols))
         dtype = self._dense_type(tensor)
         self._check_shape(tensor, (rows, cols))
         return Dense(rows, cols, dtype, partial(_load_dense, tensor, dtype))
@@ -248,6 +278,8 @@ class _Reader:
     def ternary(self, role: str, layer: int) -> Ternary:
         tensor = self._take(self._name(role, layer))
         rows, cols = self._extents(role)
+        if self.ckpt.container == "gguf":
+            return self._ggml(tensor, role, rows, cols)
         if self.quant.online:
             return self._online(tensor, rows, cols)
         if tensor.dtype == "U8":
@@ -275,20 +307,53 @@ class _Reader:
                 continue
             below = families.without_layer(name).removeprefix(self.family.layer)
             if below in roles and name.removesuffix(below) not in counted:
-                raise BitnetcError(
-                    f"{self.ckpt.path}/config.json: num_hidden_layers",
+                raise self.ckpt.fields.error(
+                    "num_hidden_layers",
                     f"{self.shape.layers}, but the checkpoint holds {shown(name)}",
-                    "correct the value",
                 )
             notes.append(f"tensor {shown(name)} has no role in family {self.family.name}; ignored")
         return notes
 
-    def _online(self, tensor: Tensor, rows: int, cols: int) -> Ternary:
-        if tensor.dtype not in _DENSE:
+    def _ggml(self, tensor: Tensor, role: str, rows: int, cols: int) -> Ternary:
+        """A matrix whose type holds its scales. A tensor named .scale multiplies them: mainline's
+        first BitNet files have trits of scale 1 and the scale beside them."""
+        if tensor.dtype not in PACKINGS:
             raise BitnetcError(
                 tensor.where,
-                f"stored as {tensor.dtype}, but quantization_mode online needs float masters",
-                "set quantization_mode to offline if the weights are packed",
+                f"stored as {tensor.dtype}, but this tensor must be ternary",
+                "convert the model to one of I2_S, TQ1_0, TQ2_0, IQ2_BN",
+            )
+        self._check_shape(tensor, (rows, cols))
+        scale, zeros = fold_scales(tensor, rows, cols)
+        beside = tensor.name.removesuffix(".weight") + ".scale"
+        if beside in self.ckpt.tensors:
+            scale = scale * self._multiplier(self._take(beside))
+        heads = {"wq": self.shape.heads, "wk": self.shape.kv_heads}.get(role)
+        if not self.ckpt.interleaved:
+            heads = None
+        if heads and len(scale) > 1:
+            scale = np.ascontiguousarray(halves_paired(scale[:, None], heads)[:, 0])
+        return Ternary(rows, cols, scale, partial(_load_ggml, tensor, rows, cols, zeros, heads))
+
+    def _multiplier(self, tensor: Tensor) -> np.float32:
+        values = to_float32(tensor.array(), self._dense_type(tensor)).reshape(-1)
+        if values.shape != (1,) or not (np.isfinite(values[0]) and values[0] > 0):
+            raise BitnetcError(
+                tensor.where, "must be one positive and finite number", "convert the model again"
+            )
+        return np.float32(values[0])
+
+    def _online(self, tensor: Tensor, rows: int, cols: int) -> Ternary:
+        if tensor.dtype not in _DENSE:
+            declared = "quantization_config" in self.ckpt.config
+            raise BitnetcError(
+                tensor.where,
+                f"stored as {tensor.dtype}, but "
+                + ("quantization_mode online" if declared else _MASTERS)
+                + " needs float masters",
+                "set quantization_mode to offline if the weights are packed"
+                if declared
+                else "use the model as published",
             )
         dtype = self._dense_type(tensor)
         self._check_shape(tensor, (rows, cols))
@@ -342,14 +407,19 @@ class _Reader:
     def _block_names(self) -> set[str]:
         """Names below a layer that may occur, scales included."""
         names = set(self.family.block.values())
+        if self.ckpt.container == "gguf":
+            return names | {name.removesuffix(".weight") + ".scale" for name in names}
         return names | {name + "_scale" for name in names}
 
     def _check_shape(self, tensor: Tensor, wanted: tuple[int, ...], why: str = "") -> None:
         if tensor.shape != wanted:
             raise BitnetcError(
                 tensor.where,
-                f"has shape {shown(list(tensor.shape))}; config.json asks for {list(wanted)}{why}",
-                "correct config.json, or download the checkpoint again",
+                f"has shape {shown(list(tensor.shape))}; {self.ckpt.described_by} asks for "
+                f"{list(wanted)}{why}",
+                "correct config.json, or download the checkpoint again"
+                if self.ckpt.container == "folder"
+                else "convert the model again",
             )
 
     def _dense_type(self, tensor: Tensor) -> DenseType:
@@ -400,6 +470,75 @@ def find_bad_code(packed: NDArray[np.uint8], rows: int) -> tuple[int, int] | Non
             if len(hits):
                 return first + int(hits[0, 0]), int(hits[0, 1])
     return None
+
+
+def fold_scales(tensor: Tensor, rows: int, cols: int) -> tuple[Vector, NDArray[np.bool_] | None]:
+    """Multipliers [1] or [rows] of a ggml type, and where [rows, groups] its weights are all zero.
+
+    Groups that store the scale 0 hold zeros whatever their codes, so they take part in any scale.
+    Errors: scales that differ within a row, since matrices here have one scale a row.
+    """
+    stored = PACKINGS[tensor.dtype].scales(tensor.raw, rows, cols)
+    bad = np.argwhere(~(np.isfinite(stored) & (stored >= 0)))
+    if len(bad):
+        row, group = bad[0]
+        raise BitnetcError(
+            f"{tensor.where}: row {row}, group {group}",
+            f"has the scale {stored[row, group]}; a scale must be positive and finite",
+            _DAMAGED,
+        )
+    zeros = stored == 0
+    largest = stored.max(axis=1, initial=0)
+    differing = np.argwhere((stored != largest[:, None]) & ~zeros)
+    if len(differing):
+        row, group = differing[0]
+        raise BitnetcError(
+            f"{tensor.where}: row {row}, group {group}",
+            f"has the scale {stored[row, group]}, and another group of the row {largest[row]}; "
+            "scales per group are not supported yet",
+            "use a model with one scale a matrix or a row, as BitNet defines it",
+        )
+    kept = zeros if zeros.any() else None
+    whole = largest.max(initial=0)
+    if np.all((largest == whole) | (largest == 0)):
+        return np.array([whole or 1], dtype=np.float32), kept
+    return np.where(largest > 0, largest, np.float32(1)).astype(np.float32), kept
+
+
+def halves_paired(matrix: NDArray[Any], heads: int) -> NDArray[Any]:
+    """Rows of query or key heads from the order that turns neighbours (row 2j + half of a head)
+    to the one that turns halves (row half * head_dim / 2 + j)."""
+    rows, cols = matrix.shape
+    pairs = matrix.reshape(heads, rows // heads // 2, 2, cols)
+    return pairs.swapaxes(1, 2).reshape(rows, cols)
+
+
+def _load_ggml(
+    tensor: Tensor, rows: int, cols: int, zeros: NDArray[np.bool_] | None, heads: int | None
+) -> Trits:
+    packing = PACKINGS[tensor.dtype]
+    try:
+        trits = packing.decode(tensor.raw, rows, cols)
+    except NoTrit:
+        raise BitnetcError(tensor.where, "holds code 3, which is no trit", _DAMAGED) from None
+    if zeros is not None:
+        groups = np.broadcast_to(zeros, (rows, zeros.shape[1]))
+        trits.reshape(rows, zeros.shape[1], -1)[groups] = 0
+    return halves_paired(trits, heads) if heads else trits
+
+
+def _load_widened(tensor: Tensor, rows: int, cols: int) -> NDArray[np.generic]:
+    values = WIDENED[tensor.dtype].load(tensor.raw, rows, cols)
+    step = max(1, _CHUNK // cols)
+    for begin in range(0, rows, step):
+        bad = np.argwhere(~np.isfinite(values[begin : begin + step]))
+        if len(bad):
+            raise BitnetcError(
+                f"{tensor.where}: row {begin + bad[0, 0]}, column {bad[0, 1]}",
+                "is infinite or not a number",
+                _DAMAGED,
+            )
+    return values
 
 
 def _load_packed(tensor: Tensor, rows: int) -> Trits:

@@ -17,6 +17,7 @@ from bitnetc.target import Target
 BATCH = 64  # tokens of a prompt that go through a block together
 MAX_TILE = 64  # rows: a tile's int32 sums for a batch stay in L1 beside the weights
 MIN_TILES = 16  # so that a few threads share a matrix evenly
+MAX_THREADS = 64  # runtime_c/bnc_threads.h
 MAX_HEAD_DIM = 512  # runtime_c/bnc_attention.h
 
 # attribute of Block -> how many matrices read the same input
@@ -111,7 +112,25 @@ def plan(model: Model, target: Target, context: int | None = None, batch: int = 
     stride = max(m.padded_cols for m in matrices)
     lut = any(m.kernel.activation == "lut16" for m in matrices)
     memory = memory_plan(model.shape, batch, stride, lut, max(m.tile for m in matrices))
-    return Plan(target, model.shape, context, batch, groups, stride, lut, memory)
+    decided = Plan(target, model.shape, context, batch, groups, stride, lut, memory)
+    _refuse_too_large(decided, model)
+    return decided
+
+
+def _refuse_too_large(p: Plan, model: Model) -> None:
+    """With addresses of 32 bits, weights and arena together must stay below 2^31 bytes: no size or
+    difference of pointers then wraps around."""
+    matrices = (model.head,) if model.tied else (model.head, model.embedding)
+    dense = sum(m.rows * m.cols * m.bytes_per_value for m in matrices)
+    arena = p.memory.arena_bytes(p.context, MAX_THREADS if p.target.threads else 1)
+    total = p.ternary_bytes + dense + arena
+    if p.target.narrow and total >= 2**31:
+        raise BitnetcError(
+            "--context",
+            f"weights and memory for {p.context} positions are {total / 1e9:.1f} GB, and "
+            f"{p.target.name} addresses 2.1 GB",
+            "ask for fewer positions, or compile for a 64-bit target",
+        )
 
 
 def _groups(model: Model, target: Target) -> tuple[Group, ...]:
@@ -182,7 +201,7 @@ def _lost(candidate: Candidate, best: Candidate) -> Candidate:
         return candidate
     bound = "arithmetic" if mine.compute >= mine.memory else "memory"
     reason = f"{mine.cycles / won.cycles:.2f}x the cycles, bound by {bound}"
-    if mine.tables:
+    if mine.tables >= 0.01 * mine.cycles:
         reason += f", tables are {100 * mine.tables / mine.cycles:.0f} % of it"
     return Candidate(candidate.kernel, candidate.rows, candidate.cols, mine, reason)
 

@@ -119,7 +119,8 @@ def rope_table(context: int, head_dim: int, theta: float) -> Floats:
     frequency = np.array([F32(1.0 / F32(theta ** float(e))) for e in exponent], F32)
     angle = np.arange(context, dtype=F32)[:, None] * frequency[None, :]
     wide = angle.astype(np.float64)
-    return np.concatenate([np.cos(wide), np.sin(wide)], axis=1).astype(F32)
+    table: Floats = np.concatenate([np.cos(wide), np.sin(wide)], axis=1).astype(F32)
+    return table
 
 
 def rope(x: Floats, table: Floats) -> Floats:

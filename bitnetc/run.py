@@ -3,8 +3,10 @@
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
+from bitnetc import wasi
 from bitnetc.errors import BitnetcError
 from bitnetc.target import Target, runs_here
 
@@ -20,15 +22,26 @@ def command(target: Target, program: Path, cpu: str | None, runner: str | None) 
         return [*shlex.split(runner), f"./{program.name}"]
     if cpu in (None, "host") and runs_here(target):
         return [str(program)]
-    emulator = shutil.which(target.emulator) if target.emulator else None
-    if not emulator:
+    words = _emulator(target.emulator, cpu)
+    if not words:
         raise BitnetcError(
             f"running {program.name}",
             f"{target.name} programs do not run on this machine, and "
             + (f"{target.emulator} is not installed" if target.emulator else "nothing emulates it"),
-            "apt-get install qemu-user-static, or use --runner 'ssh user@board'",
+            "pip install wasmtime, or install Node.js"
+            if target.arch == "wasm32"
+            else "apt-get install qemu-user-static, or use --runner 'ssh user@board'",
         )
-    return [emulator, *(["-cpu", cpu] if cpu and cpu != "host" else []), str(program)]
+    return [*words, *(["-cpu", cpu] if cpu and cpu != "host" else []), str(program)]
+
+
+def _emulator(name: str, cpu: str | None) -> list[str]:
+    """The words that start a target's emulator; [] where it is not installed."""
+    if name == "wasmtime":
+        found = cpu in wasi.engines() if cpu else bool(wasi.engines())
+        return [sys.executable, "-m", "bitnetc.wasi"] if found else []
+    path = shutil.which(name) if name else None
+    return [path] if path else []
 
 
 def place(program: Path, runner: str) -> None:
@@ -39,6 +52,11 @@ def place(program: Path, runner: str) -> None:
         done = subprocess.run([*words, copy], stdin=file, capture_output=True)
     if done.returncode:
         raise BitnetcError(f"--runner {runner}", _last_line(done.stderr) or "could not copy")
+
+
+def remove(program: Path, runner: str) -> None:
+    """Takes the copied program away again."""
+    subprocess.run([*shlex.split(runner), f"rm -f ./{program.name}"], capture_output=True)
 
 
 def run(words: list[str], arguments: list[str], stdin: bytes = b"") -> bytes:

@@ -23,7 +23,7 @@ from bitnetc.errors import BitnetcError, nearest
 from bitnetc.model import Shape
 
 # multiply, divide: packed 2-bit codes whose weight_scale multiplies or divides.
-# online: bf16 masters, quantised by whoever reads them. levels: floats of three values per group.
+# online: float masters, quantised by whoever reads them. levels: floats of three values per group.
 Form = Literal["multiply", "divide", "online", "levels"]
 
 ZERO_FRACTION = 0.42  # of 2B-4T; other published models have 30 to 43 %
@@ -207,6 +207,10 @@ _TEMPLATE_2B4T = (
 )
 # Ids as published for llama3 and falcon3's <|endoftext|>; the others are made up.
 _SPECIALS: Mapping[str, _Specials] = {
+    # a byte-level vocabulary stands in for the SentencePiece one of the original
+    "llama2": _Specials(
+        {0: "<unk>", 1: "<s>", 2: "</s>", 32000: "<pad>", 32001: "<|reserved|>"}, 1, 2, True
+    ),
     "llama3": _Specials(_llama3_specials(), 128000, [128001, 128009], True),
     "falcon3": _Specials(
         {8: "<|system|>", 9: "<|user|>", 10: "<|assistant|>", 11: "<|endoftext|>"}, None, 11, False
@@ -307,7 +311,7 @@ class _Stored:
     """A tensor to be written: values drawn from a table of 65536 by random 16-bit words."""
 
     name: str
-    dtype: Literal["U8", "BF16"]
+    dtype: Literal["U8", "BF16", "F16"]
     shape: tuple[int, ...]
     table: NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -324,18 +328,25 @@ def _tensors(model: Published, shape: Shape) -> list[_Stored]:
         prefix = family.layer.replace("N", str(layer))
         named += [(role, prefix + name) for role, name in family.block.items()]
     packed = packed_table()
+    # 1bitLLM publishes float32; half of that, as in its reference uploads, says as much here
+    half = _stored_as(model) == "float16"
     tensors = []
+
+    def floats(name: str, extents: tuple[int, ...], deviation: float, mean: float = 0.0) -> None:
+        table = normal_table(deviation, mean, half)
+        tensors.append(_Stored(name, "F16" if half else "BF16", extents, table))
+
     for role, name in named:
         extents = tuple(getattr(shape, extent) for extent in families.EXTENTS[role])
         if role == "head" and model.tied:
             continue
         if role in ("embedding", "head"):
             # logits of a normalised state then have variance 1
-            tensors.append(_Stored(name, "BF16", extents, normal_table(shape.dim**-0.5)))
+            floats(name, extents, shape.dim**-0.5)
         elif len(extents) == 1:
-            tensors.append(_Stored(name, "BF16", extents, normal_table(0.1, mean=1.0)))
+            floats(name, extents, 0.1, mean=1.0)
         elif model.form == "online":
-            tensors.append(_Stored(name, "BF16", extents, normal_table(extents[1] ** -0.5)))
+            floats(name, extents, extents[1] ** -0.5)
         else:
             rows, cols = extents
             tensors.append(_Stored(name, "U8", (-(-rows // 4), cols), packed))
@@ -359,9 +370,15 @@ def packed_table() -> NDArray[np.uint8]:
     return np.repeat(np.array(patterns, dtype=np.uint8), np.diff(edges))
 
 
-def normal_table(deviation: float, mean: float = 0.0) -> NDArray[np.uint16]:
-    """65536 equally likely values of a normal distribution, as bf16."""
-    return _bf16(mean + deviation * _normal_quantiles())
+def normal_table(deviation: float, mean: float = 0.0, half: bool = False) -> NDArray[np.uint16]:
+    """65536 equally likely values of a normal distribution, as bf16 or f16."""
+    values = mean + deviation * _normal_quantiles()
+    return values.astype(np.float16).view(np.uint16) if half else _bf16(values)
+
+
+def _stored_as(model: Published) -> str:
+    """torch_dtype of embedding, norms and masters."""
+    return "float16" if model.family == families.BITNET_B1_58.name else "bfloat16"
 
 
 _quantiles: list[NDArray[np.float64]] = []
@@ -422,12 +439,15 @@ def _config(model: Published, shape: Shape) -> dict[str, Any]:
     bitnet = model.family == "bitnet"
     specials = _SPECIALS[model.specials]
     eos = specials.eos[0] if isinstance(specials.eos, list) else specials.eos
-    quantisation: dict[str, Any] = {"quant_method": "bitnet", "modules_to_not_convert": None}
+    b1_58 = model.family == families.BITNET_B1_58.name
+    quant: dict[str, Any] = {"quant_method": "bitnet", "modules_to_not_convert": None}
     if model.form != "divide":
         mode = "online" if model.form == "online" else "offline"
-        quantisation |= {"linear_class": "autobitlinear", "quantization_mode": mode}
+        quant |= {"linear_class": "autobitlinear", "quantization_mode": mode}
+    declared = {"weight_bits": 1, "input_bits": 8} if b1_58 else {"quantization_config": quant}
+    llama = "BitnetForCausalLM" if b1_58 else "LlamaForCausalLM"
     return {
-        "architectures": ["BitNetForCausalLM" if bitnet else "LlamaForCausalLM"],
+        "architectures": ["BitNetForCausalLM" if bitnet else llama],
         "model_type": "bitnet" if bitnet else "llama",
         "hidden_size": shape.dim,
         "intermediate_size": shape.ffn_dim,
@@ -445,8 +465,8 @@ def _config(model: Published, shape: Shape) -> dict[str, Any]:
         "attention_bias": False,
         "bos_token_id": specials.bos,
         "eos_token_id": eos,
-        "torch_dtype": "bfloat16",
-        "quantization_config": quantisation,
+        "torch_dtype": _stored_as(model),
+        **declared,
     }
 
 

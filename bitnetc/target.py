@@ -1,6 +1,7 @@
 """Targets: a TOML file each, data only, inheritance resolved, unknown keys refused."""
 
 import platform
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,23 @@ from bitnetc.kernels import KERNELS, Kernel
 _KEYS = {
     "": {"summary", "inherits", "isa", "cc", "run", "kernels", "cost", "check"},
     "isa": {"arch", "features"},
-    "cc": {"triple", "flags"},
+    "cc": {"triple", "flags", "zig_flags", "zig_baseline", "threads"},
     "run": {"emulator"},
     "kernels": {"matmul"},
     "cost": {"bytes_per_cycle", "cycles_per_block", "cycles_per_lut16"},
     "check": {"cpu"},
 }
-ARCHES = ("host", "x86_64", "aarch64")
+# Our name of a feature -> its names in /proc/cpuinfo.
+_CPUINFO = {
+    "sse41": {"sse4_1"},
+    "avx2": {"avx2"},
+    "f16c": {"f16c"},
+    "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"},
+    "avx512vnni": {"avx512_vnni"},
+    "dotprod": {"asimddp"},
+    "neon32": {"neon"},
+}
+ARCHES = ("host", "x86_64", "aarch64", "arm", "riscv64", "wasm32")
 
 
 @dataclass(frozen=True)
@@ -38,11 +49,19 @@ class Target:
     arch: str  # "host" builds for this machine
     features: tuple[str, ...]  # what kernels may ask for and the program checks at start
     triple: str  # for the cross compiler; empty when arch is "host"
-    flags: tuple[str, ...]  # compiler flags that select the instruction set
+    flags: tuple[str, ...]  # flags of GCC and Clang that select the instruction set
+    zig_flags: tuple[str, ...]  # the same for zig cc, which spells some of them differently
+    zig_baseline: tuple[str, ...]  # zig cc's for every file, the C library and the CPU check too
+    threads: bool  # whether the platform has POSIX threads
     kernels: tuple[Kernel, ...]  # candidates for the planner
     cost: Cost
     emulator: str  # program that runs foreign binaries; empty when there is none
     checks: tuple[str, ...]  # emulated CPUs; "host" runs natively
+
+    @property
+    def narrow(self) -> bool:
+        """Whether addresses have 32 bits: program and memory must stay below 2 GiB."""
+        return self.arch in ("arm", "wasm32")
 
     @property
     def file(self) -> str:
@@ -96,6 +115,9 @@ def load_target(name: str) -> Target:
         features=tuple(isa.get("features", ())),
         triple=cc.get("triple", ""),
         flags=tuple(cc.get("flags", ())),
+        zig_flags=tuple(cc.get("zig_flags", cc.get("flags", ()))),
+        zig_baseline=tuple(cc.get("zig_baseline", ())),
+        threads=cc.get("threads", True),
         kernels=tuple(kernels),
         cost=Cost(float(cost["bytes_per_cycle"]), dict(cycles), float(cost["cycles_per_lut16"])),
         emulator=run.get("emulator", ""),
@@ -106,18 +128,23 @@ def load_target(name: str) -> Target:
 def host_arch() -> str:
     """The architecture bitnetc runs on, in our names."""
     machine = platform.machine().lower()
+    if machine.startswith("arm") and machine != "arm64":
+        return "arm"  # armv6l, armv7l
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
 
 
 def host_features() -> set[str]:
     """Instruction-set features of this CPU that targets ask for, from /proc/cpuinfo."""
-    if host_arch() == "aarch64":
-        return {"neon"}
     try:
         words = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:
-        return set()
-    return words & {"avx2", "f16c"}
+        words = set()
+    found = {name for name, flags in _CPUINFO.items() if flags <= words}
+    if host_arch() == "aarch64":
+        found.add("neon")
+    if any(re.match(r"rv64[a-z]*v", word) for word in words):  # rv64imafdcv_zicsr...
+        found.add("rvv")
+    return found
 
 
 def _native() -> str:

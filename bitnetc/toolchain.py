@@ -2,7 +2,7 @@
 
 --cc, then CMAKE_TOOLCHAIN_FILE, then CC      whatever the target
 this machine's cc, gcc or clang               targets native and scalar
-zig cc, static against musl                   every named target
+zig cc, static where the system allows it     every named target
 """
 
 import os
@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitnetc.errors import BitnetcError
-from bitnetc.target import Target
+from bitnetc.target import Target, host_arch
+
+# Second word of a triple -> CMake's name of the system. Generic: no shared libraries, no suffixes.
+SYSTEMS = {"linux": "Linux", "wasi": "Generic"}
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Toolchain:
     archiver: tuple[str, ...]  # () lets CMake find one
     triple: str  # "" builds for the compiler's own default
     static: bool
+    isa_flags: tuple[str, ...]  # flags that select the target's instruction set
     file: Path | None = None  # a CMake toolchain file of the user's
 
 
@@ -39,14 +43,15 @@ def choose(target: Target, native: bool, cc: str | None) -> Toolchain:
     if file:
         if not Path(file).is_file():
             raise BitnetcError("CMAKE_TOOLCHAIN_FILE", f"{file} is not a file")
-        return Toolchain(Path(file).name, (), (), "", False, Path(file).resolve())
+        path = Path(file).resolve()
+        return Toolchain(path.name, (), (), "", False, target.flags, path)
     if os.environ.get("CC"):
         return _named(os.environ["CC"], "CC", target, native)
     if native or target.arch == "host":
         for name in ("cc", "gcc", "clang"):
             found = shutil.which(name)
             if found:
-                return Toolchain(name, (found,), (), "", False)
+                return Toolchain(name, (found,), (), "", False, target.flags)
     return zig(target)
 
 
@@ -61,7 +66,10 @@ def zig(target: Target) -> Toolchain:
             "pip install ziglang, or name a compiler with --cc",
         ) from None
     binary = str(Path(ziglang.__file__).parent / "zig")
-    return Toolchain("zig cc", (binary, "cc"), (binary, "ar"), target.triple, True)
+    triple = target.triple or f"{host_arch()}-linux-musl"
+    static = SYSTEMS[triple.split("-")[1]] == "Linux"
+    words = (binary, "cc", *target.zig_baseline)
+    return Toolchain("zig cc", words, (binary, "ar"), triple, static, target.zig_flags)
 
 
 def _named(command: str, origin: str, target: Target, native: bool) -> Toolchain:
@@ -74,7 +82,7 @@ def _named(command: str, origin: str, target: Target, native: bool) -> Toolchain
             "give its full path, or leave it out to use zig cc",
         )
     foreign = not native and target.arch != "host"
-    return Toolchain(command, (found, *words[1:]), (), "", static=foreign)
+    return Toolchain(command, (found, *words[1:]), (), "", foreign, target.flags)
 
 
 def tool(package: str, program: str) -> str:

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bitnetc.errors import BitnetcError
 from bitnetc.model import Model
 from bitnetc.plan import Plan
 from bitnetc.reference import Reference
-from bitnetc.run import command, place, run
+from bitnetc.run import command, place, remove, run
 
 Floats = NDArray[np.float32]
 
@@ -34,17 +35,18 @@ class Outcome:
     detail: str  # the first difference, or the hash of the logits
 
 
-def cases(vocab: int, context: int, batch: int, long: int = 96) -> list[Case]:
-    """Short, long, batched and token by token; ids cover the vocabulary."""
+def cases(vocab: int, context: int, batch: int, long: int = 96, threads: bool = True) -> list[Case]:
+    """Short, long, batched and token by token; ids cover the vocabulary. Without `threads`, each
+    by one thread."""
     rng = np.random.default_rng(0)
     short = tuple(int(t) for t in rng.integers(0, vocab, min(5, context)))
     more = tuple(int(t) for t in rng.integers(0, vocab, min(long, context)))
     return [
         Case("one token", short[:1], batch, 1),
         Case("short prompt, whole", short, batch, 1),
-        Case("short prompt, token by token", short, 1, 2),
-        Case("long prompt, whole", more, batch, 2),
-        Case("long prompt, seven at a time", more, min(7, batch), 3),
+        Case("short prompt, token by token", short, 1, 2 if threads else 1),
+        Case("long prompt, whole", more, batch, 2 if threads else 1),
+        Case("long prompt, seven at a time", more, min(7, batch), 3 if threads else 1),
     ]
 
 
@@ -53,6 +55,13 @@ def program_logits(words: list[str], case: Case, vocab: int, context: int) -> Fl
     arguments = ["--logits", "-t", str(case.threads), "--batch", str(case.batch)]
     arguments += ["-c", str(context)]
     out = run(words, arguments, " ".join(map(str, case.tokens)).encode())
+    if len(out) != 4 * vocab * len(case.tokens):
+        raise BitnetcError(
+            " ".join(words),
+            f"wrote {len(out)} bytes of logits, {len(case.tokens)} positions of {vocab} need "
+            f"{4 * vocab * len(case.tokens)}",
+            "is this the program of this checkpoint?",
+        )
     return np.frombuffer(out, "<f4").reshape(-1, vocab)
 
 
@@ -87,8 +96,13 @@ def verify(
     words = command(plan.target, program, cpu, runner)
     reference = Reference(model, plan.context)
     known: dict[tuple[int, ...], Floats] = {}
-    for case in cases(plan.shape.vocab, plan.context, plan.batch, long):
-        if case.tokens not in known:
-            known[case.tokens] = reference.logits(list(case.tokens))
-        got = program_logits(words, case, plan.shape.vocab, plan.context)
-        yield compare(case, got, known[case.tokens])
+    try:
+        threads = plan.target.threads
+        for case in cases(plan.shape.vocab, plan.context, plan.batch, long, threads):
+            if case.tokens not in known:
+                known[case.tokens] = reference.logits(list(case.tokens))
+            got = program_logits(words, case, plan.shape.vocab, plan.context)
+            yield compare(case, got, known[case.tokens])
+    finally:
+        if runner:
+            remove(program, runner)

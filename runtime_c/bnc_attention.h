@@ -38,59 +38,89 @@ BNC_INLINE void bnc_cache_put(struct bnc_cache cache, int pos, const float *k, c
     memset(value + head_dim, 0, sizeof *value * (size_t)(stride - head_dim));
 }
 
-/* Attention of `group` query heads that share one key/value head, over `positions` positions.
- *
- * out, q: [group][head_dim], may be the same memory
- * score:  scratch, [positions] */
-BNC_INLINE void bnc_attend(float *out, const float *q, struct bnc_cache cache, int positions,
-                           int group, int head_dim, float scale, float *score)
+enum { BNC_HEADS_TOGETHER = 4 }; /* query heads that share one reading of keys and values */
+
+/* Attention of `heads` <= BNC_HEADS_TOGETHER query heads; `heads` is constant once inlined.
+ * score: scratch, [heads][positions] */
+BNC_INLINE void bnc_attend_heads(float *out, const float *q, struct bnc_cache cache, int positions,
+                                 int heads, int head_dim, float scale, float *score)
 {
     const int stride = BNC_HEAD_STRIDE(head_dim);
-    float query[BNC_MAX_HEAD_DIM], part[BNC_MAX_HEAD_DIM], total[BNC_MAX_HEAD_DIM];
+    float query[BNC_HEADS_TOGETHER][BNC_MAX_HEAD_DIM], inverse[BNC_HEADS_TOGETHER];
 
-    for (int g = 0; g < group; g++) {
-        float *s = score;
-        memcpy(query, q + g * head_dim, sizeof(float) * (size_t)head_dim);
-        memset(query + head_dim, 0, sizeof(float) * (size_t)(stride - head_dim));
-        for (int t = 0; t < positions; t++) {
-            const uint16_t *key = cache.keys + (ptrdiff_t)t * stride;
-            struct bnc_lanes sum = bnc_lanes_zero();
-            for (int d = 0; d < stride; d += BNC_LANES)
-                sum = bnc_lanes_add(
-                    sum, bnc_lanes_mul(bnc_lanes_load(query + d), bnc_lanes_f16(key + d)));
-            s[t] = bnc_lanes_sum(sum) * scale;
+    for (int h = 0; h < heads; h++) {
+        memcpy(query[h], q + h * head_dim, sizeof(float) * (size_t)head_dim);
+        memset(query[h] + head_dim, 0, sizeof(float) * (size_t)(stride - head_dim));
+    }
+    for (int t = 0; t < positions; t++) {
+        const uint16_t *key = cache.keys + (ptrdiff_t)t * stride;
+        struct bnc_lanes sum[BNC_HEADS_TOGETHER];
+        for (int h = 0; h < heads; h++)
+            sum[h] = bnc_lanes_zero();
+        for (int d = 0; d < stride; d += BNC_LANES) {
+            const struct bnc_lanes k = bnc_lanes_f16(key + d);
+            for (int h = 0; h < heads; h++)
+                sum[h] = bnc_lanes_add(sum[h], bnc_lanes_mul(bnc_lanes_load(query[h] + d), k));
         }
+        for (int h = 0; h < heads; h++)
+            score[(ptrdiff_t)h * positions + t] = bnc_lanes_sum(sum[h]) * scale;
+    }
 
-        float largest = s[0];
+    for (int h = 0; h < heads; h++) {
+        float *s = score + (ptrdiff_t)h * positions;
+        float largest = s[0], weight = 0.0f;
         for (int t = 1; t < positions; t++)
             largest = s[t] > largest ? s[t] : largest;
         for (int t = 0; t < positions; t++)
             s[t] = bnc_exp(s[t] - largest);
-
-        float weight = 0.0f;
-        memset(total, 0, sizeof(float) * (size_t)stride);
-        for (int first = 0; first < positions; first += BNC_CHUNK) {
-            const int count = positions - first < BNC_CHUNK ? positions - first : BNC_CHUNK;
-            weight += bnc_sum(s + first, count);
-            memset(part, 0, sizeof(float) * (size_t)stride);
-            for (int t = first; t < first + count; t++) {
-                const uint16_t *value = cache.values + (ptrdiff_t)t * stride;
-                const float e = s[t];
-                for (int d = 0; d < stride; d += BNC_LANES) {
-                    const struct bnc_lanes v = bnc_lanes_f16(value + d);
-                    for (int p = 0; p < BNC_PARTS; p++) {
-                        float *a = part + d + p * BNC_VECTOR;
-                        bnc_store(a, bnc_load(a) + v.part[p] * e);
-                    }
-                }
-            }
-            for (int d = 0; d < stride; d++)
-                total[d] += part[d];
-        }
-        const float inverse = 1.0f / weight;
-        for (int d = 0; d < head_dim; d++)
-            out[g * head_dim + d] = total[d] * inverse;
+        for (int first = 0; first < positions; first += BNC_CHUNK)
+            weight +=
+                bnc_sum(s + first, positions - first < BNC_CHUNK ? positions - first : BNC_CHUNK);
+        inverse[h] = 1.0f / weight;
     }
+
+    /* Sixteen elements of the head at a time: their sums stay in registers. */
+    for (int d = 0; d < stride; d += BNC_LANES) {
+        struct bnc_lanes total[BNC_HEADS_TOGETHER];
+        for (int h = 0; h < heads; h++)
+            total[h] = bnc_lanes_zero();
+        for (int first = 0; first < positions; first += BNC_CHUNK) {
+            const int last = positions - first < BNC_CHUNK ? positions : first + BNC_CHUNK;
+            struct bnc_lanes part[BNC_HEADS_TOGETHER];
+            for (int h = 0; h < heads; h++)
+                part[h] = bnc_lanes_zero();
+            for (int t = first; t < last; t++) {
+                const struct bnc_lanes v = bnc_lanes_f16(cache.values + (ptrdiff_t)t * stride + d);
+                for (int h = 0; h < heads; h++)
+                    part[h] = bnc_lanes_add(
+                        part[h], bnc_lanes_scale(v, score[(ptrdiff_t)h * positions + t]));
+            }
+            for (int h = 0; h < heads; h++)
+                total[h] = bnc_lanes_add(total[h], part[h]);
+        }
+        const int count = head_dim - d < BNC_LANES ? head_dim - d : BNC_LANES;
+        for (int h = 0; h < heads; h++)
+            bnc_lanes_store(out + h * head_dim + d, bnc_lanes_scale(total[h], inverse[h]), count);
+    }
+}
+
+/* Attention of `group` query heads that share one key/value head, over `positions` positions.
+ *
+ * out, q: [group][head_dim], may be the same memory
+ * score:  scratch, [BNC_HEADS_TOGETHER or group, whichever is less][positions] */
+BNC_INLINE void bnc_attend(float *out, const float *q, struct bnc_cache cache, int positions,
+                           int group, int head_dim, float scale, float *score)
+{
+    int g = 0;
+    for (; g + 4 <= group; g += 4)
+        bnc_attend_heads(out + g * head_dim, q + g * head_dim, cache, positions, 4, head_dim, scale,
+                         score);
+    for (; g + 2 <= group; g += 2)
+        bnc_attend_heads(out + g * head_dim, q + g * head_dim, cache, positions, 2, head_dim, scale,
+                         score);
+    if (g < group)
+        bnc_attend_heads(out + g * head_dim, q + g * head_dim, cache, positions, 1, head_dim, scale,
+                         score);
 }
 
 #endif

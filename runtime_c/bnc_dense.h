@@ -42,15 +42,11 @@ BNC_INLINE struct bnc_lanes bnc_dense_tail(enum bnc_dense_type type, const uint8
 BNC_INLINE void bnc_embed(enum bnc_dense_type type, float *x, const uint8_t *w, int id, int cols)
 {
     const uint8_t *row = w + (ptrdiff_t)id * cols * bnc_dense_bytes(type);
-    for (int k = 0; k < cols; k += BNC_LANES) {
-        float wide[BNC_LANES];
-        const int count = cols - k < BNC_LANES ? cols - k : BNC_LANES;
-        const struct bnc_lanes s =
-            count < BNC_LANES ? bnc_dense_tail(type, row, k, count) : bnc_dense_lanes(type, row, k);
-        for (int p = 0; p < BNC_PARTS; p++)
-            bnc_store(wide + p * BNC_VECTOR, s.part[p]);
-        memcpy(x + k, wide, sizeof(float) * (size_t)count);
-    }
+    int k = 0;
+    for (; k + BNC_LANES <= cols; k += BNC_LANES)
+        bnc_lanes_store(x + k, bnc_dense_lanes(type, row, k), BNC_LANES);
+    if (k < cols)
+        bnc_lanes_store(x + k, bnc_dense_tail(type, row, k, cols - k), cols - k);
 }
 
 enum { BNC_DENSE_ROWS = 4 }; /* rows computed together: hides the latency of the additions */

@@ -15,6 +15,12 @@
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__AVX__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
 #define BNC_INLINE static inline __attribute__((always_inline))
 
 #ifdef __FAST_MATH__
@@ -27,6 +33,8 @@ enum {
     BNC_VECTOR = 16, /* floats in one register */
 #elif defined(__AVX__)
     BNC_VECTOR = 8,
+#elif defined(__arm__)
+    BNC_VECTOR = 1, /* 32-bit NEON takes denormals for zero, so floats stay with VFP */
 #else
     BNC_VECTOR = 4,
 #endif
@@ -93,6 +101,51 @@ BNC_INLINE struct bnc_lanes bnc_lanes_mul(struct bnc_lanes a, struct bnc_lanes b
     return a;
 }
 
+BNC_INLINE struct bnc_lanes bnc_lanes_scale(struct bnc_lanes a, float factor)
+{
+    for (int p = 0; p < BNC_PARTS; p++)
+        a.part[p] *= factor;
+    return a;
+}
+
+/* The first `count` <= 16 lanes to memory. */
+BNC_INLINE void bnc_lanes_store(float *x, struct bnc_lanes s, int count)
+{
+    float lane[BNC_LANES];
+    for (int p = 0; p < BNC_PARTS; p++)
+        bnc_store(lane + p * BNC_VECTOR, s.part[p]);
+    memcpy(x, lane, sizeof(float) * (size_t)count);
+}
+
+#if defined(__AVX__) && !defined(__AVX512F__)
+/* The tree of bnc_lanes_sum() without going through memory. */
+BNC_INLINE float bnc_lanes_sum(struct bnc_lanes s)
+{
+    const __m256 eight = _mm256_add_ps((__m256)s.part[0], (__m256)s.part[1]);
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+#elif defined(__AVX512F__)
+BNC_INLINE float bnc_lanes_sum(struct bnc_lanes s)
+{
+    const __m512d sixteen = _mm512_castps_pd((__m512)s.part[0]);
+    const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256((__m512)s.part[0]),
+                                       _mm256_castpd_ps(_mm512_extractf64x4_pd(sixteen, 1)));
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+BNC_INLINE float bnc_lanes_sum(struct bnc_lanes s)
+{
+    const float32x4_t low = vaddq_f32((float32x4_t)s.part[0], (float32x4_t)s.part[2]);
+    const float32x4_t high = vaddq_f32((float32x4_t)s.part[1], (float32x4_t)s.part[3]);
+    const float32x4_t four = vaddq_f32(low, high);
+    const float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+    return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
+}
+#else
 /* The fixed tree: halves are added until one lane is left. */
 BNC_INLINE float bnc_lanes_sum(struct bnc_lanes s)
 {
@@ -107,6 +160,7 @@ BNC_INLINE float bnc_lanes_sum(struct bnc_lanes s)
         lane[l] += lane[l + 2];
     return lane[0] + lane[1];
 }
+#endif
 
 /* sum of a[i] * b[i], i < n. */
 BNC_INLINE float bnc_dot(const float *a, const float *b, int n)

@@ -75,6 +75,30 @@ static inline int bnc_i2_m4k128_at(const uint8_t *w, int cols, int m, int k)
     return (w[byte] >> shift & 3) - 1;
 }
 
+/* i2_m4k256: blocks of 4 x 256 trits.
+ *
+ *     mo mi:4, kb kq:4 kl:64 -> mo kb mi kl | kq
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:     (0, 0)    (0, 64)   (0, 128)   (0, 192)
+ *     byte   1:     (0, 1)    (0, 65)   (0, 129)   (0, 193)
+ *     byte 255:    (3, 63)   (3, 127)   (3, 191)   (3, 255)
+ */
+enum { BNC_I2_M4K256_ROWS = 4, BNC_I2_M4K256_COLS = 256 };
+
+static inline int bnc_i2_m4k256_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 4;
+    const int mi = m % 4;
+    const int kb = k / 256;
+    const int kq = k / 64 % 4;
+    const int kl = k % 64;
+    const int byte = ((mo * (cols / 256) + kb) * 4 + mi) * 64 + kl;
+    const int shift = 6 - 2 * kq;
+    return (w[byte] >> shift & 3) - 1;
+}
+
 /* tl1_m16k4: blocks of 16 x 4 trits.
  *
  *     mo mi:16, kb kn:2 -> mo kb mi | kn

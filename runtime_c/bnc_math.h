@@ -8,7 +8,7 @@
 
 #include "bnc_lanes.h"
 
-#if defined(__F16C__)
+#if defined(__F16C__) || defined(__AVX2__)
 #include <immintrin.h>
 #elif defined(__ARM_NEON) && defined(__aarch64__)
 #include <arm_neon.h>
@@ -166,12 +166,22 @@ BNC_INLINE struct bnc_lanes bnc_lanes_f16(const uint16_t *h)
 BNC_INLINE struct bnc_lanes bnc_lanes_bf16(const uint16_t *h)
 {
     struct bnc_lanes s;
+#if defined(__AVX512F__)
+    const __m256i narrow = _mm256_loadu_si256((const __m256i *)(const void *)h);
+    s.part[0] = (bnc_vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16);
+#elif defined(__AVX2__)
+    for (int p = 0; p < BNC_PARTS; p++) {
+        const __m128i narrow = _mm_loadu_si128((const __m128i *)(const void *)(h + 8 * p));
+        s.part[p] = (bnc_vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32(narrow), 16);
+    }
+#else
     for (int p = 0; p < BNC_PARTS; p++) {
         bnc_vec_u16 narrow;
         memcpy(&narrow, h + p * BNC_VECTOR, sizeof narrow);
         const bnc_vec_u32 wide = __builtin_convertvector(narrow, bnc_vec_u32) << 16;
         memcpy(&s.part[p], &wide, sizeof wide);
     }
+#endif
     return s;
 }
 

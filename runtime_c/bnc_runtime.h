@@ -70,7 +70,7 @@ BNC_INLINE void bnc_rope_cache(const struct bnc_worker *worker, float *q, float 
     }
 }
 
-/* q[i] becomes the attention output of token i. score: scratch, [context]. */
+/* q[i] becomes the attention output of token i. score: scratch, see bnc_attend(). */
 BNC_INLINE void bnc_attention(const struct bnc_worker *worker, float *q, uint16_t *layer, int heads,
                               int kv_heads, int head_dim, float scale, int context, int pos, int n,
                               float *score)

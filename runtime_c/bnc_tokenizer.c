@@ -18,27 +18,44 @@
 #define BNC_TOK_NOT_FIRST UINT32_C(0x80000000) /* see bnc_merge_long */
 
 enum {
-    BNC_TOK_VERSION = 1,
+    BNC_TOK_VERSION = 2,
     BNC_TOK_SHORT = 64, /* bytes of a word that is merged on the stack */
     BNC_TOK_FAN = 16,   /* children of a node in the tree of bnc_merge_long */
-    BNC_TOK_LEVELS = 9  /* 16**8 ranks: above BNC_ENCODE_MAX_BYTES * 3 */
+    BNC_TOK_LEVELS = 9, /* 16**8 ranks: above BNC_ENCODE_MAX_BYTES * 3 */
+
+    /* header: normalizer, space_prefix, pattern; as in tables.py */
+    BNC_TOK_NFC = 1,
+    BNC_TOK_SPACES = 2,
+    BNC_TOK_PREFIX_FIRST = 1, /* at the start of the text, unless it begins with a space */
+    BNC_TOK_PREFIX_EACH = 2,  /* at the start of each stretch, unless it begins with a space */
+    BNC_TOK_PREFIX_ALWAYS = 3,
+    BNC_TOK_LLAMA3 = 1,
+    BNC_TOK_GPT2 = 2
 };
 
 struct bnc_tok_header {
-    uint32_t magic, version, bytes, vocab, word_shift, merge_shift, max_word_bytes, max_digits;
+    uint32_t magic, version, bytes, vocab, word_shift, merge_shift, max_word_bytes;
     uint32_t added[2], prefix, suffix;
+    uint32_t characters, normalizer, after_added, space_prefix, strip, pattern, max_digits;
     uint32_t piece_starts, piece_bytes, special, byte_ids, words, merges, merge_results;
-    uint32_t added_ids, added_parents, added_first, around;
+    uint32_t added_ids, added_starts, added_bytes, added_parents, added_first, around;
+    uint32_t joins;
+};
+
+/* Memory to work in, and the end of the text that may be read ahead. */
+struct bnc_room {
+    uint8_t *at;
+    size_t bytes;
+    const uint8_t *limit;
 };
 
 /* One call of bnc_encode. */
 struct bnc_encoder {
     const struct bnc_tokenizer *t;
-    const uint8_t *limit; /* end of the readable text */
+    const uint8_t *text; /* where the whole text starts */
     int32_t *ids;
     size_t capacity, count; /* ids beyond capacity are counted, not stored */
-    uint8_t *scratch;
-    size_t scratch_bytes;
+    struct bnc_room room;
     int error;
 };
 
@@ -59,6 +76,12 @@ BNC_API int bnc_tokenizer_init(struct bnc_tokenizer *t, const void *blob, size_t
     t->word_shift = h.word_shift;
     t->merge_shift = h.merge_shift;
     t->max_word_bytes = h.max_word_bytes;
+    t->characters = h.characters;
+    t->normalizer = h.normalizer;
+    t->after_added = h.after_added;
+    t->space_prefix = h.space_prefix;
+    t->strip = h.strip;
+    t->pattern = h.pattern;
     t->max_digits = h.max_digits;
     t->added[0] = h.added[0];
     t->added[1] = h.added[1];
@@ -72,9 +95,12 @@ BNC_API int bnc_tokenizer_init(struct bnc_tokenizer *t, const void *blob, size_t
     t->merges = (const void *)(base + h.merges);
     t->merge_results = (const void *)(base + h.merge_results);
     t->added_ids = (const void *)(base + h.added_ids);
+    t->added_starts = (const void *)(base + h.added_starts);
+    t->added_bytes = base + h.added_bytes;
     t->added_parents = (const void *)(base + h.added_parents);
     t->added_first = base + h.added_first;
     t->around = (const void *)(base + h.around);
+    t->joins = base + h.joins;
     return 0;
 }
 
@@ -98,6 +124,11 @@ BNC_API const uint8_t *bnc_piece(const struct bnc_tokenizer *t, int32_t id, size
 BNC_API int bnc_is_special(const struct bnc_tokenizer *t, int32_t id)
 {
     return id >= 0 && (uint32_t)id < t->vocab && (t->special[id / 8] >> id % 8 & 1);
+}
+
+BNC_API size_t bnc_stripped_spaces(const struct bnc_tokenizer *t)
+{
+    return t->strip;
 }
 
 /* The 1 to 8 bytes at p as a little-endian number; none at or after limit is read. */
@@ -155,13 +186,36 @@ static void bnc_put_id(struct bnc_encoder *e, uint32_t id)
     e->count++;
 }
 
+/* The id that a character has before any merge, and its *size; where it has no piece, that of its
+ * first byte.
+ */
+static uint32_t bnc_symbol(const struct bnc_encoder *e, const uint8_t *p, size_t *size)
+{
+    *size = 1;
+    if (p[0] >= 0xc2 && p[0] <= 0xf4) {
+        const size_t whole = p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
+        const uint32_t id = bnc_find_word(e->t, p, whole, e->room.limit);
+        if (id != BNC_TOK_NONE) {
+            *size = whole;
+            return id;
+        }
+    }
+    return e->t->byte_ids[p[0]];
+}
+
 /* Merges a word of 1 to BNC_TOK_SHORT bytes: rank[i] belongs to the pair id[i], id[i + 1]. */
-static void bnc_merge_short(struct bnc_encoder *e, const uint8_t *p, size_t n)
+static void bnc_merge_short(struct bnc_encoder *e, const uint8_t *p, size_t bytes)
 {
     const struct bnc_tokenizer *t = e->t;
     uint32_t id[BNC_TOK_SHORT], rank[BNC_TOK_SHORT];
-    for (size_t i = 0; i < n; i++)
-        id[i] = t->byte_ids[p[i]];
+    size_t n = 0;
+    if (t->characters) {
+        for (size_t at = 0, size; at < bytes; at += size)
+            id[n++] = bnc_symbol(e, p + at, &size);
+    } else {
+        for (; n < bytes; n++)
+            id[n] = t->byte_ids[p[n]];
+    }
     for (size_t i = 0; i + 1 < n; i++)
         rank[i] = bnc_find_merge(t, id[i], id[i + 1]);
     while (n > 1) {
@@ -170,7 +224,16 @@ static void bnc_merge_short(struct bnc_encoder *e, const uint8_t *p, size_t n)
             best = rank[i] < rank[best] ? i : best;
         if (rank[best] == BNC_TOK_NO_RANK)
             break;
-        id[best] = t->merge_results[rank[best]];
+        const uint32_t joined = t->merge_results[rank[best]];
+        if (joined != BNC_TOK_NONE) {
+            id[best] = joined;
+        } else { /* merges with different results have this rank: it is the piece of the bytes */
+            size_t at = 0;
+            for (size_t i = 0; i < best; i++)
+                at += bnc_piece_size(t, id[i]);
+            const size_t size = bnc_piece_size(t, id[best]) + bnc_piece_size(t, id[best + 1]);
+            id[best] = bnc_find_word(t, p + at, size, e->room.limit);
+        }
         n--;
         for (size_t i = best + 1; i < n; i++) {
             id[i] = id[i + 1];
@@ -244,6 +307,15 @@ static size_t bnc_merge_values(size_t n)
     return n + n + n / (BNC_TOK_FAN - 1) + BNC_TOK_LEVELS;
 }
 
+/* `count` aligned 32-bit values at the start of the room, or null. */
+static uint32_t *bnc_words_in(const struct bnc_room *room, size_t count)
+{
+    const size_t slack = (4 - (uintptr_t)room->at % 4) % 4;
+    if (room->bytes < slack || (room->bytes - slack) / 4 < count)
+        return 0;
+    return (void *)(room->at + slack);
+}
+
 /* Merges a word of n > 1 bytes in O(n log n).
  *
  * id[i] is the token that starts at byte i. Where a token of several bytes ends, id holds
@@ -254,18 +326,26 @@ static size_t bnc_merge_values(size_t n)
 static void bnc_merge_long(struct bnc_encoder *e, const uint8_t *p, size_t n)
 {
     const struct bnc_tokenizer *t = e->t;
-    const size_t slack = (4 - (uintptr_t)e->scratch % 4) % 4;
-    if (e->scratch_bytes < slack || (e->scratch_bytes - slack) / 4 < bnc_merge_values(n)) {
+    uint32_t *id = bnc_words_in(&e->room, bnc_merge_values(n));
+    if (!id) {
         e->error = BNC_ENCODE_NO_SCRATCH;
         return;
     }
-    uint32_t *id = (void *)(e->scratch + slack);
     struct bnc_rank_tree tree = { .level = { id + n }, .size = { n }, .levels = 1 };
-    for (size_t i = 0; i < n; i++)
-        id[i] = t->byte_ids[p[i]];
-    for (size_t i = 0; i + 1 < n; i++)
-        tree.level[0][i] = bnc_find_merge(t, id[i], id[i + 1]);
-    tree.level[0][n - 1] = BNC_TOK_NO_RANK;
+    size_t last_at = 0;
+    for (size_t at = 0, size; at < n; at += size) {
+        uint32_t symbol = t->byte_ids[p[at]];
+        size = 1;
+        if (t->characters)
+            symbol = bnc_symbol(e, p + at, &size);
+        for (size_t i = at; i < at + size; i++)
+            tree.level[0][i] = BNC_TOK_NO_RANK;
+        id[at + size - 1] = BNC_TOK_NOT_FIRST | (uint32_t)at;
+        id[at] = symbol;
+        if (at > 0)
+            tree.level[0][last_at] = bnc_find_merge(t, id[last_at], symbol);
+        last_at = at;
+    }
     while (tree.size[tree.levels - 1] > 1) {
         const int level = tree.levels++;
         tree.level[level] = tree.level[level - 1] + tree.size[level - 1];
@@ -279,9 +359,11 @@ static void bnc_merge_long(struct bnc_encoder *e, const uint8_t *p, size_t n)
         const uint32_t rank = tree.level[0][at];
         if (rank == BNC_TOK_NO_RANK)
             break;
-        const uint32_t joined = t->merge_results[rank];
         const size_t right = at + bnc_piece_size(t, id[at]);
-        const size_t end = at + bnc_piece_size(t, joined);
+        const size_t end = right + bnc_piece_size(t, id[right]);
+        uint32_t joined = t->merge_results[rank];
+        if (joined == BNC_TOK_NONE)
+            joined = bnc_find_word(t, p + at, end - at, e->room.limit);
         bnc_set_rank(&tree, right, BNC_TOK_NO_RANK);
         id[at] = joined;
         id[end - 1] = BNC_TOK_NOT_FIRST | (uint32_t)at;
@@ -299,7 +381,7 @@ static void bnc_merge_long(struct bnc_encoder *e, const uint8_t *p, size_t n)
 static void bnc_encode_word(struct bnc_encoder *e, const uint8_t *p, size_t size)
 {
     if (size <= e->t->max_word_bytes) {
-        const uint32_t id = bnc_find_word(e->t, p, size, e->limit);
+        const uint32_t id = bnc_find_word(e->t, p, size, e->room.limit);
         if (id != BNC_TOK_NONE) {
             bnc_put_id(e, id);
             return;
@@ -313,6 +395,25 @@ static void bnc_encode_word(struct bnc_encoder *e, const uint8_t *p, size_t size
 
 /* ---- text to words ---- */
 
+/* The code point and *size of the UTF-8 character at p. */
+static uint32_t bnc_code_point(const uint8_t *p, size_t *size)
+{
+    if (p[0] < 0x80) {
+        *size = 1;
+        return p[0];
+    }
+    if (p[0] < 0xe0) {
+        *size = 2;
+        return (p[0] & 0x1fU) << 6 | (p[1] & 0x3fU);
+    }
+    if (p[0] < 0xf0) {
+        *size = 3;
+        return (p[0] & 0x0fU) << 12 | (p[1] & 0x3fU) << 6 | (p[2] & 0x3fU);
+    }
+    *size = 4;
+    return (p[0] & 0x07U) << 18 | (p[1] & 0x3fU) << 12 | (p[2] & 0x3fU) << 6 | (p[3] & 0x3fU);
+}
+
 /* The class and *size of the UTF-8 character at p. */
 static int bnc_class_at(const uint8_t *p, size_t *size)
 {
@@ -320,17 +421,7 @@ static int bnc_class_at(const uint8_t *p, size_t *size)
         *size = 1;
         return bnc_ascii_classes[p[0]];
     }
-    if (p[0] < 0xe0) {
-        *size = 2;
-        return bnc_unicode_class((p[0] & 0x1fU) << 6 | (p[1] & 0x3fU));
-    }
-    if (p[0] < 0xf0) {
-        *size = 3;
-        return bnc_unicode_class((p[0] & 0x0fU) << 12 | (p[1] & 0x3fU) << 6 | (p[2] & 0x3fU));
-    }
-    *size = 4;
-    return bnc_unicode_class((p[0] & 0x07U) << 18 | (p[1] & 0x3fU) << 12 | (p[2] & 0x3fU) << 6 |
-                             (p[3] & 0x3fU));
+    return bnc_unicode_class(bnc_code_point(p, size));
 }
 
 /* The end of the run of characters of one class that starts at p. */
@@ -391,7 +482,7 @@ static const uint8_t *bnc_match_spaces(const uint8_t *p, const uint8_t *end)
 }
 
 /* The end of the word that starts at p < end, by the pattern in bitnetc/tokenizer/__init__.py. */
-static const uint8_t *bnc_match_word(const uint8_t *p, const uint8_t *end, uint32_t max_digits)
+static const uint8_t *bnc_match_llama3(const uint8_t *p, const uint8_t *end, uint32_t max_digits)
 {
     if (*p == '\'') {
         const uint8_t *at = bnc_match_contraction(p, end);
@@ -423,10 +514,60 @@ static const uint8_t *bnc_match_word(const uint8_t *p, const uint8_t *end, uint3
     return bnc_match_spaces(p, end);
 }
 
+/* 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ at p < end. */
+static const uint8_t *bnc_match_gpt2(const uint8_t *p, const uint8_t *end)
+{
+    size_t size;
+    if (*p == '\'' && end - p > 1) {
+        const int second = end - p > 2 ? p[2] : 0;
+        switch (p[1]) {
+        case 's':
+        case 't':
+        case 'm':
+        case 'd':
+            return p + 2;
+        case 'r':
+        case 'v':
+            if (second == 'e')
+                return p + 3;
+            break;
+        case 'l':
+            if (second == 'l')
+                return p + 3;
+            break;
+        default:
+            break;
+        }
+    }
+    const uint8_t *at = *p == ' ' && end - p > 1 ? p + 1 : p;
+    const int class = bnc_class_at(at, &size);
+    if (class != BNC_SPACE)
+        return bnc_skip_class(at + size, end, class);
+    const uint8_t *last = p;
+    for (at = p; at < end && bnc_class_at(at, &size) == BNC_SPACE; at += size)
+        last = at;
+    return at < end && last > p ? last : at;
+}
+
+/* The end of the stretch from p < end in which any two characters stand side by side in some
+ * piece. No merge reaches across its ends, so that it can be merged by itself. A bit of `joins` is
+ * 1 where a byte may follow another; bytes inside a character always may.
+ */
+static const uint8_t *bnc_match_joined(const uint8_t *joins, const uint8_t *p, const uint8_t *end)
+{
+    const uint8_t *at = p + 1;
+    while (at < end && (joins[at[-1] << 5 | at[0] >> 3] >> (at[0] & 7) & 1))
+        at++;
+    return at;
+}
+
 static void bnc_encode_words(struct bnc_encoder *e, const uint8_t *p, const uint8_t *end)
 {
+    const struct bnc_tokenizer *t = e->t;
     while (p < end && e->count <= e->capacity && e->error == 0) {
-        const uint8_t *at = bnc_match_word(p, end, e->t->max_digits);
+        const uint8_t *at = t->pattern == BNC_TOK_LLAMA3 ? bnc_match_llama3(p, end, t->max_digits)
+                            : t->pattern == BNC_TOK_GPT2 ? bnc_match_gpt2(p, end)
+                                                         : bnc_match_joined(t->joins, p, end);
         bnc_encode_word(e, p, (size_t)(at - p));
         p = at;
     }
@@ -434,7 +575,14 @@ static void bnc_encode_words(struct bnc_encoder *e, const uint8_t *p, const uint
 
 /* ---- added tokens ---- */
 
-/* The longest added token of a kind that begins the text at p, or BNC_TOK_NONE.
+/* What the added token number i looks for. */
+static const uint8_t *bnc_added_content(const struct bnc_tokenizer *t, uint32_t i, size_t *size)
+{
+    *size = t->added_starts[i + 1] - t->added_starts[i];
+    return t->added_bytes + t->added_starts[i];
+}
+
+/* The number of the longest added token of a kind that begins the text at p, or BNC_TOK_NONE.
  *
  * Contents are sorted. Any that begins the text is not above it, so the greatest content that is
  * not above the text has it as beginning, or is it: the parents lead there, longest first.
@@ -443,15 +591,14 @@ static uint32_t bnc_match_added(const struct bnc_tokenizer *t, int kind, const u
                                 const uint8_t *end)
 {
     const uint32_t base = kind == 0 ? 0 : t->added[0];
+    const size_t left = (size_t)(end - p);
+    size_t size;
     uint32_t low = 0; /* all below are not above the text */
     uint32_t high = t->added[kind];
     while (low < high) {
         const uint32_t middle = low + (high - low) / 2;
-        const uint32_t id = t->added_ids[base + middle];
-        const size_t size = bnc_piece_size(t, id);
-        const size_t left = (size_t)(end - p);
-        const int order =
-            memcmp(t->piece_bytes + t->piece_starts[id], p, size < left ? size : left);
+        const uint8_t *content = bnc_added_content(t, base + middle, &size);
+        const int order = memcmp(content, p, size < left ? size : left);
         if (order < 0 || (order == 0 && size <= left))
             low = middle + 1;
         else
@@ -459,43 +606,375 @@ static uint32_t bnc_match_added(const struct bnc_tokenizer *t, int kind, const u
     }
     for (uint32_t i = low == 0 ? BNC_TOK_NONE : low - 1; i != BNC_TOK_NONE;
          i = t->added_parents[base + i]) {
-        const uint32_t id = t->added_ids[base + i];
-        const size_t size = bnc_piece_size(t, id);
-        if (size <= (size_t)(end - p) && memcmp(t->piece_bytes + t->piece_starts[id], p, size) == 0)
-            return id;
+        const uint8_t *content = bnc_added_content(t, base + i, &size);
+        if (size <= left && memcmp(content, p, size) == 0)
+            return base + i;
     }
     return BNC_TOK_NONE;
 }
 
-/* The first added token of a kind at or after p: its place and *id, or end. */
+/* The first added token of a kind at or after p: its place and *number, or end. */
 static const uint8_t *bnc_find_added(const struct bnc_tokenizer *t, int kind, const uint8_t *p,
-                                     const uint8_t *end, uint32_t *id)
+                                     const uint8_t *end, uint32_t *number)
 {
     const uint8_t *first = t->added_first + 256 * kind;
     if (t->added[kind] == 0)
         return end;
     for (; p < end; p++) {
         if (first[*p]) {
-            *id = bnc_match_added(t, kind, p, end);
-            if (*id != BNC_TOK_NONE)
+            *number = bnc_match_added(t, kind, p, end);
+            if (*number != BNC_TOK_NONE)
                 return p;
         }
     }
     return end;
 }
 
+/* Puts an added token found at p; returns where it ends. */
+static const uint8_t *bnc_put_added(struct bnc_encoder *e, uint32_t number, const uint8_t *p)
+{
+    size_t size;
+    bnc_added_content(e->t, number, &size);
+    bnc_put_id(e, e->t->added_ids[number]);
+    return p + size;
+}
+
+/* Text of so many bytes has been written at the start of the room: *p .. *end - 1 is that, and the
+ * room is what follows it. */
+static void bnc_take_room(struct bnc_encoder *e, size_t bytes, const uint8_t **p,
+                          const uint8_t **end)
+{
+    *p = e->room.at;
+    *end = *p + bytes;
+    e->room.at += bytes;
+    e->room.bytes -= bytes;
+    e->room.limit = *end;
+}
+
+/* ---- NFC ----
+ *
+ * Most text is NFC already, which a look at each character's class shows. The rest falls into
+ * stretches that do not touch each other; each is decomposed, its marks are sorted, and it is
+ * composed again.
+ */
+
+static size_t bnc_put_utf8(uint8_t *to, uint32_t c)
+{
+    if (c < 0x80) {
+        to[0] = (uint8_t)c;
+        return 1;
+    }
+    const size_t size = c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+    for (size_t i = size - 1; i > 0; i--, c >>= 6)
+        to[i] = (uint8_t)(0x80 | (c & 0x3f));
+    to[0] = (uint8_t)((size == 2 ? 0xc0 : size == 3 ? 0xe0 : 0xf0) | c);
+    return size;
+}
+
+enum {
+    BNC_HANGUL_L = 0x1100,
+    BNC_HANGUL_V = 0x1161,
+    BNC_HANGUL_T = 0x11a7, /* one below the first */
+    BNC_HANGUL_S = 0xac00,
+    BNC_HANGUL_LS = 19,
+    BNC_HANGUL_VS = 21,
+    BNC_HANGUL_TS = 28,
+    BNC_HANGUL_SS = 19 * 21 * 28,
+    BNC_NFC_FEW = 16 /* marks that are sorted by insertion */
+};
+
+/* A code point with its combining order, above BNC_NFC_POINT. */
+enum { BNC_NFC_SHIFT = 24 };
+#define BNC_NFC_POINT UINT32_C(0xffffff)
+
+/* The row of bnc_nfc_rows whose first entry is c, or -1. */
+static int bnc_nfc_row(uint32_t c)
+{
+    int low = 0, high = BNC_NFC_ROWS;
+    while (low < high) {
+        const int middle = (low + high) / 2;
+        if (bnc_nfc_rows[middle][0] < c)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < BNC_NFC_ROWS && bnc_nfc_rows[low][0] == c ? low : -1;
+}
+
+/* The character that a and b compose to, or 0. */
+static uint32_t bnc_compose(uint32_t a, uint32_t b)
+{
+    if (a - BNC_HANGUL_L < BNC_HANGUL_LS && b - BNC_HANGUL_V < BNC_HANGUL_VS) {
+        return BNC_HANGUL_S +
+               ((a - BNC_HANGUL_L) * BNC_HANGUL_VS + b - BNC_HANGUL_V) * BNC_HANGUL_TS;
+    }
+    if (a - BNC_HANGUL_S < BNC_HANGUL_SS && (a - BNC_HANGUL_S) % BNC_HANGUL_TS == 0 &&
+        b - BNC_HANGUL_T - 1 < BNC_HANGUL_TS - 1) {
+        return a + b - BNC_HANGUL_T;
+    }
+    int low = 0, high = BNC_NFC_COMPOSING;
+    while (low < high) {
+        const int middle = (low + high) / 2;
+        const uint32_t *row = bnc_nfc_rows[bnc_nfc_composing[middle]];
+        if (row[1] < a || (row[1] == a && row[2] < b))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == BNC_NFC_COMPOSING)
+        return 0;
+    const uint32_t *row = bnc_nfc_rows[bnc_nfc_composing[low]];
+    return row[1] == a && row[2] == b ? row[0] : 0;
+}
+
+/* Writes the canonical decomposition of c, at most 4 points, with their orders; returns how many.*/
+static size_t bnc_decompose(uint32_t c, uint32_t *to)
+{
+    uint32_t last[4]; /* what follows c, the last first */
+    size_t follow = 0, count = 0;
+    if (c - BNC_HANGUL_S < BNC_HANGUL_SS) {
+        const uint32_t s = c - BNC_HANGUL_S;
+        if (s % BNC_HANGUL_TS != 0)
+            last[follow++] = BNC_HANGUL_T + s % BNC_HANGUL_TS;
+        last[follow++] = BNC_HANGUL_V + s / BNC_HANGUL_TS % BNC_HANGUL_VS;
+        c = BNC_HANGUL_L + s / BNC_HANGUL_TS / BNC_HANGUL_VS;
+    }
+    for (int row; follow < 4 && (row = bnc_nfc_row(c)) >= 0; c = bnc_nfc_rows[row][1]) {
+        if (bnc_nfc_rows[row][2] != 0)
+            last[follow++] = bnc_nfc_rows[row][2];
+    }
+    to[count++] = c | (uint32_t)(bnc_nfc_class(c) & BNC_NFC_ORDER) << BNC_NFC_SHIFT;
+    while (follow > 0) {
+        c = last[--follow];
+        to[count++] = c | (uint32_t)(bnc_nfc_class(c) & BNC_NFC_ORDER) << BNC_NFC_SHIFT;
+    }
+    return count;
+}
+
+/* Sorts marks by their order and keeps equal ones as they stand; `spare` has the size of marks. */
+static void bnc_sort_marks(uint32_t *marks, size_t n, uint32_t *spare)
+{
+    if (n <= BNC_NFC_FEW) {
+        for (size_t i = 1; i < n; i++) {
+            const uint32_t mark = marks[i];
+            size_t at = i;
+            for (; at > 0 && marks[at - 1] >> BNC_NFC_SHIFT > mark >> BNC_NFC_SHIFT; at--)
+                marks[at] = marks[at - 1];
+            marks[at] = mark;
+        }
+        return;
+    }
+    size_t place[BNC_NFC_ORDER + 2] = { 0 };
+    for (size_t i = 0; i < n; i++)
+        place[(marks[i] >> BNC_NFC_SHIFT) + 1]++;
+    for (size_t i = 1; i <= BNC_NFC_ORDER; i++)
+        place[i] += place[i - 1];
+    memcpy(spare, marks, n * sizeof *marks);
+    for (size_t i = 0; i < n; i++)
+        marks[place[spare[i] >> BNC_NFC_SHIFT]++] = spare[i];
+}
+
+/* Composes n decomposed points, sorted, in place; returns how many are left. */
+static size_t bnc_compose_all(uint32_t *points, size_t n)
+{
+    size_t count = 0, starter = SIZE_MAX;
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t order = points[i] >> BNC_NFC_SHIFT;
+        /* A point reaches its starter past marks of lower order, none past an equal one. */
+        if (starter != SIZE_MAX &&
+            (count - 1 == starter || points[count - 1] >> BNC_NFC_SHIFT < order)) {
+            const uint32_t c = bnc_compose(points[starter], points[i] & BNC_NFC_POINT);
+            if (c != 0) {
+                points[starter] = c;
+                continue;
+            }
+        }
+        if (order == 0)
+            starter = count;
+        points[count++] = points[i];
+    }
+    return count;
+}
+
+/* Writes the NFC of p .. end - 1, a stretch that nothing outside it takes part in, at the start of
+ * the room; returns its size, or SIZE_MAX where the room does not suffice.
+ */
+static size_t bnc_normalize_stretch(const uint8_t *p, const uint8_t *end, struct bnc_room room)
+{
+    /* No character grows to more than three times its size (unicode_tables.py checks it). The
+     * points lie behind that, up to three for two bytes of text; then as many to sort with. */
+    const size_t bytes = (size_t)(end - p);
+    const size_t most = bytes / 2 * 3 + 4;
+    uint8_t *const to = room.at;
+    if (room.bytes < 3 * bytes)
+        return SIZE_MAX;
+    room.at += 3 * bytes;
+    room.bytes -= 3 * bytes;
+    uint32_t *points = bnc_words_in(&room, 2 * most);
+    if (!points)
+        return SIZE_MAX;
+    size_t n = 0, size;
+    for (; p < end; p += size)
+        n += bnc_decompose(bnc_code_point(p, &size), points + n);
+    for (size_t i = 0; i < n;) {
+        const size_t first = i++;
+        if (points[first] >> BNC_NFC_SHIFT == 0)
+            continue;
+        while (i < n && points[i] >> BNC_NFC_SHIFT != 0)
+            i++;
+        bnc_sort_marks(points + first, i - first, points + most);
+    }
+    n = bnc_compose_all(points, n);
+    uint8_t *at = to;
+    for (size_t i = 0; i < n; i++)
+        at += bnc_put_utf8(at, points[i] & BNC_NFC_POINT);
+    return (size_t)(at - to);
+}
+
+/* The first stretch from p on that is perhaps not NFC: its start, and *stop where it ends; or end.
+ * It reaches from one character that nothing before it touches to the next.
+ */
+static const uint8_t *bnc_find_unstable(const uint8_t *p, const uint8_t *end, const uint8_t **stop)
+{
+    const uint8_t *start = p;
+    int order = 0;
+    size_t size;
+    for (; p < end; p += size) {
+        if (*p < 0xcc) { /* nothing below U+0300 takes part */
+            size = *p < 0x80 ? 1 : 2;
+            start = p;
+            order = 0;
+            continue;
+        }
+        const int class = bnc_nfc_class(bnc_code_point(p, &size));
+        if (class == 0)
+            start = p;
+        else if (class >= BNC_NFC_UNSTABLE || class < order)
+            break;
+        order = class;
+    }
+    if (p >= end)
+        return end;
+    while (p < end && *p >= 0xcc && bnc_nfc_class(bnc_code_point(p, &size)) != 0)
+        p += size;
+    *stop = p;
+    return start;
+}
+
+/* *p .. *end - 1 becomes its NFC, in the room unless it is that already. */
+static void bnc_prepare_nfc(struct bnc_encoder *e, const uint8_t **p, const uint8_t **end)
+{
+    const uint8_t *stop = *p;
+    const uint8_t *from = *p;
+    const uint8_t *at = bnc_find_unstable(from, *end, &stop);
+    if (at == *end)
+        return;
+    struct bnc_room room = e->room;
+    for (;;) {
+        const size_t same = (size_t)(at - from);
+        if (room.bytes < same)
+            break;
+        memcpy(room.at, from, same);
+        room.at += same;
+        room.bytes -= same;
+        if (at == *end) {
+            bnc_take_room(e, (size_t)(room.at - e->room.at), p, end);
+            return;
+        }
+        const size_t changed = bnc_normalize_stretch(at, stop, room);
+        if (changed == SIZE_MAX)
+            break;
+        room.at += changed;
+        room.bytes -= changed;
+        from = stop;
+        at = bnc_find_unstable(from, *end, &stop);
+    }
+    e->error = BNC_ENCODE_NO_SCRATCH;
+    *end = *p;
+}
+
+/* ---- spaces ---- */
+
+/* The next U+2581 in valid text, or end. */
+static const uint8_t *bnc_find_mark(const uint8_t *p, const uint8_t *end)
+{
+    while (p < end && (p[0] != 0xe2 || p[1] != 0x96 || p[2] != 0x81))
+        p++;
+    return p;
+}
+
+/* A space in place of U+2581, which stands for one where characters merge, and a space before the
+ * text where the tokenizer wants one: *p .. *end - 1 becomes that, in the room unless it is so
+ * already.
+ */
+static void bnc_prepare_spaces(struct bnc_encoder *e, const uint8_t **p, const uint8_t **end)
+{
+    const struct bnc_tokenizer *t = e->t;
+    const uint8_t *from = *p;
+    const uint8_t *mark = t->characters ? bnc_find_mark(from, *end) : *end;
+    const int spaced = *from == ' ' || (mark == from && mark < *end);
+    const int prefix = t->space_prefix == BNC_TOK_PREFIX_ALWAYS ||
+                       (t->space_prefix == BNC_TOK_PREFIX_EACH && !spaced) ||
+                       (t->space_prefix == BNC_TOK_PREFIX_FIRST && !spaced && from == e->text);
+    if (!prefix && mark == *end)
+        return;
+    if (e->room.bytes < (size_t)(*end - from) + 1) {
+        e->error = BNC_ENCODE_NO_SCRATCH;
+        *end = *p;
+        return;
+    }
+    uint8_t *to = e->room.at;
+    if (prefix)
+        *to++ = ' ';
+    for (;;) {
+        memcpy(to, from, (size_t)(mark - from));
+        to += mark - from;
+        if (mark == *end)
+            break;
+        *to++ = ' ';
+        from = mark + 3;
+        mark = bnc_find_mark(from, *end);
+    }
+    bnc_take_room(e, (size_t)(to - e->room.at), p, end);
+}
+
+static void bnc_prepare(struct bnc_encoder *e, const uint8_t **p, const uint8_t **end)
+{
+    if (e->t->normalizer == BNC_TOK_SPACES)
+        bnc_prepare_spaces(e, p, end);
+    else if (e->t->normalizer == BNC_TOK_NFC)
+        bnc_prepare_nfc(e, p, end);
+}
+
+/* Encodes text that holds no added token. */
+static void bnc_encode_plain(struct bnc_encoder *e, const uint8_t *p, const uint8_t *end)
+{
+    if (p == end)
+        return;
+    const struct bnc_room room = e->room;
+    if (e->t->after_added)
+        bnc_prepare(e, &p, &end);
+    bnc_encode_words(e, p, end);
+    e->room = room;
+}
+
 /* Encodes text that holds no added token of the first kind. */
 static void bnc_encode_between(struct bnc_encoder *e, const uint8_t *p, const uint8_t *end)
 {
+    if (p == end)
+        return;
+    const struct bnc_room room = e->room;
+    if (!e->t->after_added)
+        bnc_prepare(e, &p, &end);
     for (;;) {
-        uint32_t id = BNC_TOK_NONE;
-        const uint8_t *at = bnc_find_added(e->t, 1, p, end, &id);
-        bnc_encode_words(e, p, at);
+        uint32_t number = BNC_TOK_NONE;
+        const uint8_t *at = bnc_find_added(e->t, 1, p, end, &number);
+        bnc_encode_plain(e, p, at);
         if (at == end)
-            return;
-        bnc_put_id(e, id);
-        p = at + bnc_piece_size(e->t, id);
+            break;
+        p = bnc_put_added(e, number, at);
     }
+    e->room = room;
 }
 
 /* ---- bytes to text ---- */
@@ -556,19 +1035,22 @@ static size_t bnc_copy_valid(uint8_t *to, const uint8_t *p, const uint8_t *end)
 
 BNC_API size_t bnc_encode_scratch_bytes(size_t text_bytes)
 {
-    if (text_bytes > SIZE_MAX / 32)
+    if (text_bytes > SIZE_MAX / 40)
         return SIZE_MAX;
+    /* The valid text, then its normal form; each has at most 3 bytes for one of the text, and the
+     * second of these a space before each of its stretches. */
     const size_t valid_bytes = 3 * text_bytes;
-    return valid_bytes + 3 + 4 * bnc_merge_values(valid_bytes);
+    const size_t normal_bytes = valid_bytes + 1;
+    return valid_bytes + normal_bytes + 3 + 4 * bnc_merge_values(normal_bytes);
 }
 
 BNC_API ptrdiff_t bnc_encode(const struct bnc_tokenizer *t, const char *text, size_t bytes,
                              int add_special, int32_t *restrict ids, size_t capacity,
                              void *restrict scratch, size_t scratch_bytes)
 {
-    struct bnc_encoder e = {
-        .t = t, .ids = ids, .capacity = capacity, .scratch = scratch, .scratch_bytes = scratch_bytes
-    };
+    struct bnc_encoder e = { .t = t, .ids = ids, .capacity = capacity };
+    e.room.at = scratch;
+    e.room.bytes = scratch_bytes;
     if (bytes > BNC_ENCODE_MAX_BYTES)
         return BNC_ENCODE_TOO_LONG;
     const uint8_t *p = (const void *)text;
@@ -576,24 +1058,20 @@ BNC_API ptrdiff_t bnc_encode(const struct bnc_tokenizer *t, const char *text, si
     if (bnc_skip_valid(p, end) < end) {
         if (scratch_bytes < 3 * bytes)
             return BNC_ENCODE_NO_SCRATCH;
-        const size_t valid_bytes = bnc_copy_valid(e.scratch, p, end);
-        p = e.scratch;
-        end = p + valid_bytes;
-        e.scratch += valid_bytes;
-        e.scratch_bytes -= valid_bytes;
+        bnc_take_room(&e, bnc_copy_valid(e.room.at, p, end), &p, &end);
     }
-    e.limit = end;
+    e.room.limit = end;
+    e.text = p;
 
     for (uint32_t i = 0; add_special && i < t->prefix; i++)
         bnc_put_id(&e, t->around[i]);
     for (;;) {
-        uint32_t id = BNC_TOK_NONE;
-        const uint8_t *at = bnc_find_added(t, 0, p, end, &id);
+        uint32_t number = BNC_TOK_NONE;
+        const uint8_t *at = bnc_find_added(t, 0, p, end, &number);
         bnc_encode_between(&e, p, at);
         if (at == end)
             break;
-        bnc_put_id(&e, id);
-        p = at + bnc_piece_size(t, id);
+        p = bnc_put_added(&e, number, at);
     }
     for (uint32_t i = 0; add_special && i < t->suffix; i++)
         bnc_put_id(&e, t->around[t->prefix + i]);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Text to token ids and back: byte-level BPE with the pattern of Llama-3.
+/* Text to token ids and back: BPE of bytes (GPT-2, Llama-3, Qwen) or of characters with bytes for
+ * those that have no piece (SentencePiece: Llama-2, Mistral, Gemma).
  *
  * The tables are one constant blob, made by bitnetc/tokenizer/tables.py and used in place: nothing
  * is built at start-up and nothing is allocated. Results equal those of the `tokenizers` package
@@ -46,9 +47,11 @@ enum {
 struct bnc_tokenizer {
     uint32_t vocab;
     unsigned word_shift, merge_shift;
-    uint32_t max_word_bytes, max_digits;
+    uint32_t max_word_bytes;
     uint32_t added[2];       /* tokens found in raw text; then those found between them */
     uint32_t prefix, suffix; /* ids in `around` before and after the text */
+    uint32_t characters, normalizer, after_added, space_prefix, strip; /* see tables.py */
+    uint32_t pattern, max_digits;
     const uint32_t *piece_starts;
     const uint8_t *piece_bytes;
     const uint8_t *special;
@@ -57,9 +60,12 @@ struct bnc_tokenizer {
     const uint64_t *merges;
     const uint32_t *merge_results;
     const uint32_t *added_ids;
+    const uint32_t *added_starts;
+    const uint8_t *added_bytes;
     const uint32_t *added_parents;
     const uint8_t *added_first;
     const uint32_t *around;
+    const uint8_t *joins;
 };
 
 /* Points *t into the blob, which stays as it is; a blob is trusted beyond its header.
@@ -67,15 +73,17 @@ struct bnc_tokenizer {
  */
 BNC_API int bnc_tokenizer_init(struct bnc_tokenizer *t, const void *blob, size_t bytes);
 
-/* Scratch that suffices for every text of this many bytes: about 28 times as much. Less serves
- * when the text is UTF-8: 9 bytes for each byte of its longest word beyond 64 bytes, if any.
+/* Scratch that suffices for every text of this many bytes: about 31 times as much. Less serves
+ * when the text is UTF-8: 9 bytes for each byte of its longest word beyond 64 bytes, if any; where
+ * the tokenizer puts a space before the text or wants NFC, the changed text as well.
  */
 BNC_API size_t bnc_encode_scratch_bytes(size_t text_bytes);
 
 /* ids[0 .. count - 1] = the tokens of the text.
  *
  * add_special: also the ids the tokenizer puts around a text, such as the begin-of-text token.
- * ids:         a valid text has at most one id a byte, an invalid one three, plus those around it.
+ * ids:         a valid text has at most one id a byte, one that is invalid or changed by NFC three;
+ *              plus one for a space put before the text, plus those around it.
  * scratch:     need not be aligned and need not be kept; may be null if scratch_bytes is 0.
  *
  * Added tokens such as <|eot_id|> are recognised wherever they stand in the text.
@@ -87,10 +95,15 @@ BNC_API ptrdiff_t bnc_encode(const struct bnc_tokenizer *t, const char *text, si
                              void *restrict scratch, size_t scratch_bytes);
 
 /* The bytes that a token stands for, *bytes of them, without a terminating NUL; a text is those of
- * its tokens one after another. A token may end inside a UTF-8 character. Ids outside the
- * vocabulary stand for no bytes.
+ * its tokens one after another, less the spaces that bnc_stripped_spaces says. A token may end
+ * inside a UTF-8 character. Ids outside the vocabulary stand for no bytes.
  */
 BNC_API const uint8_t *bnc_piece(const struct bnc_tokenizer *t, int32_t id, size_t *bytes);
+
+/* How many spaces, where it has them, a text loses at its start when it is made of tokens from the
+ * first on: 1 where encoding puts a space before the text. What continues a text loses none.
+ */
+BNC_API size_t bnc_stripped_spaces(const struct bnc_tokenizer *t);
 
 /* 1 for control tokens, which are not text for a person to read; else 0. */
 BNC_API int bnc_is_special(const struct bnc_tokenizer *t, int32_t id);

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from bitnetc.synth import byte_characters, byte_level_tokenizer
 
-Family = Literal["bitnet", "llama-bitnet"]
+Family = Literal["bitnet", "llama-bitnet", "bitnet_b1_58"]
 Storage = Literal["packed", "online", "floats"]
 LinearClass = Literal["bitlinear", "autobitlinear"]
 FloatType = Literal["bf16", "f16", "f32"]
@@ -73,10 +73,20 @@ VARIANTS: Mapping[str, dict[str, Any]] = {
         "kv_heads": 5,
     },
 }
-# transformers has no per-row scale and packs whole groups of four rows only
+VARIANTS_1BITLLM: Mapping[str, dict[str, Any]] = {
+    "1bitllm-f32": {"family": "bitnet_b1_58", "kv_heads": 4},
+    "1bitllm-f16": {"family": "bitnet_b1_58", "kv_heads": 4, "dtype": "f16"},
+    "1bitllm-bf16": {"family": "bitnet_b1_58", "kv_heads": 4, "dtype": "bf16"},
+    "1bitllm-untied": {"family": "bitnet_b1_58", "kv_heads": 4, "tied": False},
+    "1bitllm-xl": {"family": "bitnet_b1_58", "dim": 128, "ffn_dim": 340, "kv_heads": 4},
+    "1bitllm-large": {"family": "bitnet_b1_58", "dim": 192, "heads": 2, "kv_heads": 2},  # hd 96
+    "1bitllm-3b": {"family": "bitnet_b1_58", "dim": 200, "heads": 2, "kv_heads": 2},  # hd 100
+}
+# transformers has no per-row scale, packs whole groups of four rows only, and lacks 1bitLLM's graph
 TRANSFORMERS_VARIANTS = tuple(
     name for name in VARIANTS if "per-row" not in name and "rows-not" not in name
 )
+VARIANTS = {**VARIANTS, **VARIANTS_1BITLLM}
 
 
 @dataclass(frozen=True)
@@ -124,7 +134,7 @@ def write_checkpoint(directory: Path, **options: Any) -> None:
 def tiny_checkpoint(
     *,
     family: Family = "bitnet",
-    storage: Storage = "packed",
+    storage: Storage | None = None,
     linear_class: LinearClass | None = None,
     legacy: bool = False,
     dim: int = 64,
@@ -137,7 +147,7 @@ def tiny_checkpoint(
     context: int = 128,
     activation: Literal["relu2", "silu"] | None = None,
     tied: bool | None = None,
-    dtype: FloatType = "bf16",
+    dtype: FloatType | None = None,
     per_row: bool = False,
     shards: int = 1,
     rope: Literal["theta", "parameters"] = "theta",
@@ -151,7 +161,9 @@ def tiny_checkpoint(
     """A random checkpoint in memory.
 
     family:       "bitnet" has sub-norms and defaults to relu2, tied, autobitlinear (2B-4T);
-                  "llama-bitnet" has none and defaults to silu, untied, bitlinear (Llama3, Falcon).
+                  "llama-bitnet" has none and defaults to silu, untied, bitlinear (Llama3, Falcon);
+                  "bitnet_b1_58" has them by other names and defaults to silu, tied, f32 masters,
+                  without quantization_config (1bitLLM).
     storage:      "packed" 2-bit codes; "online" float masters, to be quantised by their absolute
                   mean; "floats" -1, 0, +1 unpacked. The last two need autobitlinear.
     linear_class: "bitlinear" stores a weight_scale that divides, "autobitlinear" one that
@@ -168,10 +180,16 @@ def tiny_checkpoint(
     config, generation_config: keys to set; None removes a key.
     """
     random = np.random.default_rng(seed)
-    bitnet = family == "bitnet"
-    linear_class = linear_class or ("autobitlinear" if bitnet else "bitlinear")
+    bitnet, b1_58 = family == "bitnet", family == "bitnet_b1_58"
+    linear_class = linear_class or ("bitlinear" if family == "llama-bitnet" else "autobitlinear")
+    storage = storage or ("online" if b1_58 else "packed")
+    dtype = dtype or ("f32" if b1_58 else "bf16")
     activation = activation or ("relu2" if bitnet else "silu")
-    tied = bitnet if tied is None else tied
+    tied = family != "llama-bitnet" if tied is None else tied
+    sub_norms = {
+        "bitnet": ("self_attn.attn_sub_norm.weight", "mlp.ffn_sub_norm.weight"),
+        "bitnet_b1_58": ("self_attn.inner_attn_ln.weight", "mlp.ffn_layernorm.weight"),
+    }.get(family)
     width = head_dim or dim // heads
     q_dim, kv_dim = heads * width, kv_heads * width
     assert storage == "packed" or linear_class == "autobitlinear"
@@ -218,14 +236,14 @@ def tiny_checkpoint(
         matrix(prefix + "self_attn.q_proj.weight", q_dim, dim)
         matrix(prefix + "self_attn.k_proj.weight", kv_dim, dim)
         matrix(prefix + "self_attn.v_proj.weight", kv_dim, dim)
-        if bitnet:
-            norm(prefix + "self_attn.attn_sub_norm.weight", q_dim)
+        if sub_norms:
+            norm(prefix + sub_norms[0], q_dim)
         matrix(prefix + "self_attn.o_proj.weight", dim, q_dim)
         norm(prefix + "post_attention_layernorm.weight", dim)
         matrix(prefix + "mlp.gate_proj.weight", ffn_dim, dim)
         matrix(prefix + "mlp.up_proj.weight", ffn_dim, dim)
-        if bitnet:
-            norm(prefix + "mlp.ffn_sub_norm.weight", ffn_dim)
+        if sub_norms:
+            norm(prefix + sub_norms[1], ffn_dim)
         matrix(prefix + "mlp.down_proj.weight", dim, ffn_dim)
     norm("model.norm.weight", dim)
     if not tied:
@@ -234,7 +252,11 @@ def tiny_checkpoint(
     specials = special_ids(vocab)
     bos, eos, eot = (specials[text] for text in (BOS, EOS, EOT))
     keys: dict[str, Any] = {
-        "architectures": ["BitNetForCausalLM" if bitnet else "LlamaForCausalLM"],
+        "architectures": [
+            {"bitnet": "BitNetForCausalLM", "bitnet_b1_58": "BitnetForCausalLM"}.get(
+                family, "LlamaForCausalLM"
+            )
+        ],
         "model_type": "bitnet" if bitnet else "llama",
         "hidden_size": dim,
         "intermediate_size": ffn_dim,
@@ -252,6 +274,9 @@ def tiny_checkpoint(
         "torch_dtype": {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}[dtype],
         "quantization_config": _quantization_config(linear_class, storage, legacy),
     }
+    if b1_58:
+        del keys["quantization_config"]
+        keys |= {"weight_bits": 1, "input_bits": 8, "rope_scaling": None}
     if legacy and not bitnet:
         keys["is_bitnet_config"] = True
     if rope == "theta":

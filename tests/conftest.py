@@ -23,3 +23,7 @@ def unavailable() -> Unavailable:
         pytest.skip(f"{target}: {reason}")
 
     return end
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write the golden files anew")

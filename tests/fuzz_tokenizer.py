@@ -3,6 +3,7 @@
     python tests/fuzz_tokenizer.py --strings 200000
     python tests/fuzz_tokenizer.py --sanitize --strings 20000
     python tests/fuzz_tokenizer.py --files FILE...
+    python tests/fuzz_tokenizer.py --only mistral --strings 20000
 
 tests/unit/test_tokenizer.py runs a slice of it and uses what stands here.
 """
@@ -17,17 +18,34 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from tokenizers import Tokenizer as Oracle
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bitnetc.tokenizer import PATTERN, PATTERN_HEAD, PATTERN_TAIL, parse_tokenizer  # noqa: E402
+from bitnetc.tokenizer import (  # noqa: E402
+    PATTERN,
+    PATTERN_HEAD,
+    PATTERN_TAIL,
+    Tokenizer,
+    parse_tokenizer,
+)
 from bitnetc.tokenizer.tables import compile_tables  # noqa: E402
 
 RUNTIME = ROOT / "runtime_c"
@@ -82,6 +100,8 @@ def build(directory: Path, flags: list[str]) -> ctypes.CDLL:
     ]
     lib.bnc_piece.restype = ctypes.c_void_p
     lib.bnc_piece.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.POINTER(ctypes.c_size_t)]
+    lib.bnc_stripped_spaces.restype = ctypes.c_size_t
+    lib.bnc_stripped_spaces.argtypes = [ctypes.c_void_p]
     lib.bnc_is_special.argtypes = [ctypes.c_void_p, ctypes.c_int32]
     return lib
 
@@ -109,9 +129,11 @@ class Buffer:
 class Compiled:
     """A tokenizer.json, compiled: the same calls as C offers."""
 
-    def __init__(self, lib: ctypes.CDLL, document: str) -> None:
+    def __init__(self, lib: ctypes.CDLL, document: str | Tokenizer) -> None:
         self.lib = lib
-        self.tokenizer = parse_tokenizer(document.encode(), "tokenizer.json")
+        if isinstance(document, str):
+            document = parse_tokenizer(document.encode(), "tokenizer.json")
+        self.tokenizer = document
         self.blob = compile_tables(self.tokenizer)
         self.memory = np.frombuffer(self.blob, np.uint64)
         self.t = ctypes.create_string_buffer(lib.shim_struct_bytes())
@@ -146,6 +168,14 @@ class Compiled:
         size = ctypes.c_size_t()
         address = self.lib.bnc_piece(self.t, number, ctypes.byref(size))
         return ctypes.string_at(address, size.value)
+
+    def decode(self, ids: list[int]) -> bytes:
+        """The text that a program writes for all tokens of a text."""
+        text = b"".join(self.piece(i) for i in ids)
+        strip = self.lib.bnc_stripped_spaces(self.t)
+        while strip > 0 and text.startswith(b" "):
+            text, strip = text[1:], strip - 1
+        return text
 
     def is_special(self, number: int) -> bool:
         return bool(self.lib.bnc_is_special(self.t, number))
@@ -285,6 +315,142 @@ def stirred_document(ignore_merges: bool) -> str:
     return json.dumps(document)
 
 
+def mistral_model() -> Path:
+    """The 32000 pieces of Mistral-7B, which the `mistral-common` package carries."""
+    import mistral_common  # type: ignore[import-untyped]
+
+    return Path(mistral_common.__file__).parent / "data" / "tokenizer.model.v1"
+
+
+@cache
+def mistral_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Pieces and merges, as transformers makes them from the scores: every split of a piece into
+    two, by falling score."""
+    import sentencepiece
+
+    model = sentencepiece.SentencePieceProcessor(model_file=str(mistral_model()))
+    vocab = {model.id_to_piece(i): i for i in range(model.vocab_size())}
+    merges = []
+    for piece, number in vocab.items():
+        splits = [(piece[:i], piece[i:]) for i in range(1, len(piece))]
+        found = [(a, b) for a, b in splits if a in vocab and b in vocab]
+        found.sort(key=lambda pair: (vocab[pair[0]], vocab[pair[1]]))
+        merges += [(-model.get_score(number), pair) for pair in found]
+    merges.sort(key=lambda entry: entry[0])
+    return vocab, [pair for _, pair in merges]
+
+
+# name -> (normalizer, pre-tokeniser, spaces stripped)
+CHARACTER_RULES = {
+    "llama": ([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")], None, 1),
+    "gemma": (
+        [normalizers.Replace(" ", "▁")],
+        pre_tokenizers.Split(" ", "merged_with_previous"),
+        0,
+    ),
+    **{
+        f"metaspace {scheme}{', split' * split}": (
+            None,
+            pre_tokenizers.Metaspace("▁", scheme, split),
+            int(scheme != "never"),
+        )
+        for scheme in ("first", "always", "never")
+        for split in (False, True)
+    },
+}
+
+
+def character_document(
+    rules: str, vocab: dict[str, int], merges: list[tuple[str, str]], added: bool = True
+) -> str:
+    """A tokenizer.json of characters with one of the CHARACTER_RULES."""
+    normalizer, cut, strip = CHARACTER_RULES[rules]
+    model = models.BPE(
+        vocab=vocab, merges=merges, byte_fallback=True, fuse_unk=True, unk_token="<unk>"
+    )
+    oracle = Oracle(model)
+    if normalizer:
+        oracle.normalizer = normalizers.Sequence(normalizer)
+    if cut:
+        oracle.pre_tokenizer = cut
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    oracle.decoder = decoders.Sequence(steps + [decoders.Strip(" ", 1, 0)] * strip)
+    oracle.add_special_tokens(["<unk>", "<s>", "</s>"])
+    if added:
+        texts = ("|>>", "é é", " x1")
+        if rules != "llama":  # there the last two are refused
+            texts += ("ab", "<")
+        oracle.add_tokens([AddedToken(t, normalized=True) for t in texts])
+        oracle.add_tokens([AddedToken(t, normalized=False) for t in ("bcd", "▁▁", "<s", "  ")])
+    oracle.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
+    )
+    return str(oracle.to_str())
+
+
+def mistral_document(rules: str = "llama", added: bool = False) -> str:
+    return character_document(rules, *mistral_vocabulary(), added)
+
+
+@cache
+def characters_vocabulary(stirred: bool) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """A few hundred pieces trained on awkward text, whose merges reach across spaces; stirred:
+    with the merges in another order."""
+    oracle = Oracle(models.BPE())
+    oracle.normalizer = normalizers.Replace(" ", "▁")
+    rng = random.Random(5)
+    first = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = trainers.BpeTrainer(
+        vocab_size=1100,
+        initial_alphabet=["▁"],
+        limit_alphabet=300,
+        show_progress=False,
+        special_tokens=first,
+        max_token_length=12,
+    )
+    texts = [random_text(rng, 6).replace("<0x", "") for _ in range(3000)]
+    oracle.train_from_iterator(texts, trainer)
+    model = json.loads(oracle.to_str())["model"]
+    merges = [tuple(pair) for pair in model["merges"]]
+    if stirred:
+        rng.shuffle(merges)
+    return model["vocab"], merges
+
+
+def nfc_document(gpt2: bool = False) -> str:
+    """The trained tokenizer in the form of Qwen: NFC, single digits; gpt2: with ByteLevel's own
+    pattern."""
+    document = json.loads(trained_document(False, r"\p{N}", 400))
+    document["normalizer"] = {"type": "NFC"}
+    if gpt2:
+        document["pre_tokenizer"] = json.loads(gpt2_document(False))["pre_tokenizer"]
+    return json.dumps(document)
+
+
+@cache
+def gpt2_document(add_prefix_space: bool) -> str:
+    """The trained tokenizer with the pattern of ByteLevel."""
+    document = json.loads(trained_document(False))
+    document["pre_tokenizer"] = {
+        "type": "ByteLevel",
+        "add_prefix_space": add_prefix_space,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
+    return json.dumps(document)
+
+
+def places(node: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to each member of a JSON value; of long ones to the last few."""
+    yield way
+    members = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in list(members)[-4:]:
+        if isinstance(value, (dict, list)):
+            yield from places(value, (*way, key))
+        else:
+            yield (*way, key)
+
+
 # ---- strings ----
 
 _WORDS = (
@@ -294,6 +460,8 @@ _WORDS = (
     "\u200b \u00ad 1 12 123 1234 12345 "
     "١٢٣ ½ Ⅷ ² 𝟘𝟙 x1y2 3.14 1,000 ... --- == != (a) [b] {c} <|eot_id|> "
     "<|begin_of_text|> <|start_header_id|> <|eot_id <|reserved_special_token_12|> <| |> <<|bos|> "
+    "▁ ▁a ▁▁ <unk> <s> </s> <0x0A> ＡＢ Å Ω が か\u3099 각 \u1100\u1161\u11a8 \u0344 \u0958 "
+    "a\u0323\u0307 a\u0307\u0323 q\u0307\u0323 ệ \u0f73 \U0001d15e \ufb2c "
     "<|bos|>< <|x|> abc abcd ab éa \ufffd \ufeff \x00 \x7f \x85 aaaa abab the the_"
 )
 WORDS = _WORDS.split(" ")
@@ -364,20 +532,54 @@ def compare(oracle: Oracle, compiled: Compiled, texts: list[bytes]) -> int:
             if ids != encoding.ids:
                 raise Mismatch(f"{text!r}: tokenizers {encoding.ids}, C {ids}")
             total += len(ids)
-            back = b"".join(compiled.piece(i) for i in (ids if not special else []))
-            if not special and back != valid.encode():
-                raise Mismatch(f"{text!r}: decodes to {back!r}")
+            if not special and not decodes(oracle, compiled, ids, valid):
+                raise Mismatch(f"{text!r}: decodes to {compiled.decode(ids)!r}")
     return total
 
 
+def decodes(oracle: Oracle, compiled: Compiled, ids: list[int], text: str) -> bool:
+    """Whether the ids of a text become what `tokenizers` makes of them: itself, or its NFC if no
+    added token, which stays as it is, cuts it."""
+    back = compiled.decode(ids)
+    tokenizer = compiled.tokenizer
+    if tokenizer.fallback:
+        return back == oracle.decode(ids, skip_special_tokens=False).encode()
+    if tokenizer.nfc:
+        if {token.id for token in tokenizer.added} & set(ids):
+            return True
+        return back == oracle.normalizer.normalize_str(text).encode()
+    prefixed = tokenizer.space_prefix != "never"
+    return prefixed or back == text.encode()
+
+
 def all_documents(llama3: bool = True) -> dict[str, str]:
-    return ({"llama3": llama3_document()} if llama3 else {}) | {
-        "trained": trained_document(False),
-        "trained, ignore_merges": trained_document(True),
-        "trained, one digit": trained_document(False, r"\p{N}", 400),
-        "stirred": stirred_document(False),
-        "stirred, ignore_merges": stirred_document(True),
+    """Small tokenizers of all forms, and with llama3 those of real size as well."""
+    large = {}
+    if llama3:
+        large = {"llama3": llama3_document()} | {
+            f"mistral, {name}": mistral_document(name, True)
+            for name in ("llama", "gemma", "metaspace first", "metaspace always, split")
+        }
+    characters = {
+        f"{name}{', stirred' * stirred}": character_document(name, *characters_vocabulary(stirred))
+        for name in CHARACTER_RULES
+        for stirred in (False, True)
     }
+    return (
+        large
+        | characters
+        | {
+            "nfc": nfc_document(),
+            "nfc, gpt2": nfc_document(True),
+            "gpt2": gpt2_document(False),
+            "gpt2, prefix": gpt2_document(True),
+            "trained": trained_document(False),
+            "trained, ignore_merges": trained_document(True),
+            "trained, one digit": trained_document(False, r"\p{N}", 400),
+            "stirred": stirred_document(False),
+            "stirred, ignore_merges": stirred_document(True),
+        }
+    )
 
 
 def fuzz(
@@ -410,6 +612,7 @@ def main() -> int:
     parser.add_argument("--sanitize", action="store_true", help="build with ASan and UBSan")
     parser.add_argument("--without-llama3", action="store_true", help="the small tokenizers only")
     parser.add_argument("--documents", type=Path, help="a JSON object of tokenizer.json texts")
+    parser.add_argument("--only", help="the tokenizers whose name begins so")
     parser.add_argument("--files", type=Path, nargs="*", help="compare these texts instead")
     args = parser.parse_args()
     if args.sanitize and not SANITIZED:
@@ -430,6 +633,8 @@ def main() -> int:
                 documents = json.loads(args.documents.read_text("utf-8"))
             else:
                 documents = all_documents(not args.without_llama3)
+            only = args.only or ""
+            documents = {n: text for n, text in documents.items() if n.startswith(only)}
             done = fuzz(lib, documents, args.strings, args.seed, verbose=True)
             print(f"{done} strings: equal")
     return 0

@@ -1,39 +1,43 @@
 """read: bytes on disk -> Checkpoint. Tensors stay on disk until asked for, one at a time."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bitnetc.checkpoint import safetensors
+from bitnetc.checkpoint.checkpoint import Checkpoint
 from bitnetc.checkpoint.fields import read_object
+from bitnetc.checkpoint.ggml_types import I2S_LAYOUTS, I2sLayout
+from bitnetc.checkpoint.gguf_model import is_gguf, read_gguf
 from bitnetc.checkpoint.tensor import Tensor
-from bitnetc.errors import BitnetcError
+from bitnetc.errors import BitnetcError, nearest
 from bitnetc.model import Source
+from bitnetc.tokenizer import read_tokenizer
 
-__all__ = ["Checkpoint", "Tensor", "read"]
+__all__ = ["I2S_LAYOUTS", "Checkpoint", "I2sLayout", "Tensor", "read"]
 
-_EXPECTED = "pass the folder that holds config.json and model.safetensors"
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    path: Path
-    config: Mapping[str, Any]  # config.json as found
-    generation_config: Mapping[str, Any]  # generation_config.json as found; empty when absent
-    tensors: Mapping[str, Tensor] = field(repr=False)
-    sources: tuple[Source, ...]  # every file the model comes from
-    notes: tuple[str, ...] = ()  # what a person should know about the files
+_EXPECTED = "pass the folder that holds config.json and model.safetensors, or a .gguf file"
 
 
-def read(path: Path | str) -> Checkpoint:
+def read(path: Path | str, *, i2s_layout: I2sLayout = "128") -> Checkpoint:
     """Recognises the container at `path` and opens it.
 
-    Today: a folder as Hugging Face publishes it, with config.json and either model.safetensors or
-    shards named by model.safetensors.index.json. Errors name the file, the field and a remedy.
+    A folder as Hugging Face publishes it, with config.json and either model.safetensors or shards
+    named by model.safetensors.index.json; or a GGUF file. Errors name the file, the field and a
+    remedy.
+
+    i2s_layout: how I2_S tensors of a GGUF file are laid out, which the file does not say: "128"
+                as all published ones, "64" or "rows4" as some builds of llama-quantize write.
     """
     path = Path(path)
+    if i2s_layout not in I2S_LAYOUTS:
+        raise BitnetcError(
+            "--i2s-layout", f'unknown layout "{i2s_layout}"', nearest(i2s_layout, I2S_LAYOUTS)
+        )
     if path.is_file():
+        if is_gguf(path):
+            return read_gguf(path, i2s_layout)
         raise BitnetcError(str(path), _file_kind(path), _EXPECTED)
     if not path.is_dir():
         what = "is not a folder" if path.exists() else "not found"
@@ -46,6 +50,11 @@ def read(path: Path | str) -> Checkpoint:
         ) from None
     if not names:
         raise BitnetcError(str(path), "is an empty folder", _EXPECTED)
+    ggufs = [name for name in names if name.endswith(".gguf")]
+    if ggufs and not any(name.endswith(".safetensors") for name in names):
+        raise BitnetcError(
+            str(path), f"holds {ggufs[0]}, a GGUF file", f"pass {path / ggufs[0]} itself"
+        )
     if "config.json" not in names:
         raise BitnetcError(str(path / "config.json"), "not found", _EXPECTED)
     config = read_object(path / "config.json")
@@ -64,21 +73,29 @@ def read(path: Path | str) -> Checkpoint:
         files = (index, *shards)
     else:
         raise _no_weights(path, names)
-    described = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
-    files = (*(path / name for name in described if name in names), *files)
+    files = (*(path / name for name in _DESCRIBING if name in names), *files)
     sources = tuple(Source(file, file.stat().st_size) for file in files)
-    return Checkpoint(path, config, generation_config, tensors, sources, notes)
+    tokenizer = partial(read_tokenizer, path)
+    return Checkpoint(path, config, generation_config, tensors, sources, tokenizer, notes)
+
+
+# Files beside the weights that a model may be read from, for the manifest.
+_DESCRIBING = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
 
 
 def _file_kind(path: Path) -> str:
-    """What a file given in place of a folder is, by its first bytes or its name."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    if start == b"GGUF":
-        return "is a GGUF file, which is not supported yet"
+    """What a file that is no checkpoint is, by its name."""
+    if path.suffix == ".gguf":
+        return "does not begin with GGUF, so it is no GGUF file"
     if path.suffix == ".onnx":
         return "is an ONNX file, which is not supported yet"
     return "is a file, not a checkpoint folder"

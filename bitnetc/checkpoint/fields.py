@@ -92,11 +92,14 @@ def _kind(value: object) -> str:
 class Fields:
     """Typed access to one JSON object; a value of null counts as missing.
 
-    where: the file, and the field that holds the object when it is nested.
+    where:    the file, and the field that holds the object when it is nested.
+    own_keys: key -> how the file spells it, where that differs.
     """
 
-    def __init__(self, where: str, values: Mapping[str, Any]) -> None:
-        self.where, self.values = where, values
+    def __init__(
+        self, where: str, values: Mapping[str, Any], own_keys: Mapping[str, str] | None = None
+    ) -> None:
+        self.where, self.values, self.own_keys = where, values, own_keys or {}
 
     def has(self, key: str) -> bool:
         return self.values.get(key) is not None
@@ -140,14 +143,22 @@ class Fields:
         return Fields(f"{self.where}: {key}", value)
 
     def error(self, key: str, what: str, hint: str = "") -> BitnetcError:
-        return BitnetcError(f"{self.where}: {key}", what, hint or "correct the value")
+        return BitnetcError(f"{self.where}: {self.shown_key(key)}", what, hint or self._remedy())
+
+    def shown_key(self, key: str) -> str:
+        return self.own_keys.get(key, key)
+
+    def _remedy(self) -> str:
+        return "convert the model again" if self.own_keys else "correct the value"
 
     def _value(self, key: str, default: Any) -> Any:
         value = self.values.get(key)
         if value is None:
             value = default
         if value is None:
-            near = misspelt(key, self.values)
-            hint = f"rename {shown(near)} if that is it" if near else "add it"
-            raise BitnetcError(f"{self.where}: {key}", "is missing", hint)
+            near = None if self.own_keys else misspelt(key, self.values)
+            hint = self._remedy() if self.own_keys else "add it"
+            if near:
+                hint = f"rename {shown(near)} if that is it"
+            raise BitnetcError(f"{self.where}: {self.shown_key(key)}", "is missing", hint)
         return value

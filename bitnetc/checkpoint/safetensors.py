@@ -7,7 +7,6 @@ headers beyond 8 MiB (a 70-layer model needs 0.1).
 """
 
 import json
-import mmap
 import re
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bitnetc.checkpoint.fields import first_twice, read_object, shown
-from bitnetc.checkpoint.tensor import Tensor
+from bitnetc.checkpoint.tensor import Tensor, mapped
 from bitnetc.errors import BitnetcError, nearest
 
 MAX_HEADER_BYTES = 8 * 1024 * 1024
@@ -37,17 +36,9 @@ def read(path: Path) -> dict[str, Tensor]:
 
     Errors: whatever the official reader refuses, named by tensor and field.
     """
-    if not path.is_file():
-        raise BitnetcError(str(path), "is not a file" if path.exists() else "not found", _AGAIN)
-    try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            if size < 8:
-                raise BitnetcError(str(path), f"{size} bytes cannot hold a header", _AGAIN)
-            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:
-        raise BitnetcError(str(path), f"cannot be read: {error}", "check its permissions") from None
-    data = np.frombuffer(mapping, dtype=np.uint8)
+    data = mapped(path, _AGAIN)
+    if data.size < 8:
+        raise BitnetcError(str(path), f"{data.size} bytes cannot hold a header", _AGAIN)
     length = int.from_bytes(data[:8].tobytes(), "little")
     if length > MAX_HEADER_BYTES:
         raise BitnetcError(

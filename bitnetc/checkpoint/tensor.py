@@ -1,5 +1,6 @@
 """A named array that stays on disk until someone asks for it."""
 
+import mmap
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,3 +38,17 @@ class Tensor:
                 "convert it to one of " + ", ".join(sorted(_VIEWS)),
             )
         return self.raw.view(_VIEWS[self.dtype]).reshape(self.shape)
+
+
+def mapped(path: Path, hint: str) -> NDArray[np.uint8]:
+    """The bytes of a file, mapped, not read. hint: what to do when there is no such file."""
+    if not path.is_file():
+        raise BitnetcError(str(path), "is not a file" if path.exists() else "not found", hint)
+    try:
+        with path.open("rb") as file:
+            if path.stat().st_size == 0:
+                return np.empty(0, dtype=np.uint8)
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise BitnetcError(str(path), f"cannot be read: {error}", "check its permissions") from None
+    return np.frombuffer(mapping, dtype=np.uint8)

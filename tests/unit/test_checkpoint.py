@@ -1,6 +1,6 @@
 """Reading checkpoint files: what the official safetensors reader takes, we take, and no more.
 
-As a script, `python tests/unit/test_checkpoint.py 50000` mutates that many files.
+As a script, `PYTHONPATH=tests python tests/unit/test_checkpoint.py 50000` mutates that many files.
 """
 
 import json
@@ -327,7 +327,7 @@ def point_norm_to(file: Any) -> Callable[[Path], None]:
 def replace_with_file(folder: Path) -> None:
     remove_all(folder)
     folder.rmdir()
-    folder.write_bytes(b"GGUF")
+    folder.write_bytes(b"PK")
 
 
 def remove_all(folder: Path) -> None:
@@ -341,7 +341,7 @@ def make_fifo(folder: Path) -> None:
 
 
 BAD_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "a file": (replace_with_file, "is a GGUF file, which is not supported yet; pass the folder"),
+    "a file": (replace_with_file, "is a file, not a checkpoint folder; pass the folder"),
     "empty": (remove_all, "is an empty folder; pass the folder"),
     "no config": (lambda folder: (folder / "config.json").unlink(), "config.json: not found"),
     "config a pipe": (make_fifo, "config.json: is not a file"),

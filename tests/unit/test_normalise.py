@@ -41,6 +41,10 @@ NORMS = {
     "ffn_norm": "post_attention_layernorm.weight",
     "ffn_sub_norm": "mlp.ffn_sub_norm.weight",
 }
+NORMS_1BITLLM = NORMS | {
+    "attn_sub_norm": "self_attn.inner_attn_ln.weight",
+    "ffn_sub_norm": "mlp.ffn_layernorm.weight",
+}
 
 
 def read_model(folder: Path, **options: Any) -> Model:
@@ -63,8 +67,8 @@ def test_every_variant(tmp_path: Path, name: str) -> None:
     model = normalise(read(tmp_path), name)
     config = tiny.config
     shape = model.shape
-    bitnet = config["model_type"] == "bitnet"
-    assert model.family == ("bitnet" if bitnet else "llama-bitnet")
+    family = VARIANTS[name].get("family", "bitnet")
+    assert model.family == family
     assert (shape.dim, shape.ffn_dim) == (config["hidden_size"], config["intermediate_size"])
     assert (shape.heads, shape.kv_heads) == (
         config["num_attention_heads"],
@@ -86,10 +90,11 @@ def test_every_variant(tmp_path: Path, name: str) -> None:
             assert np.array_equal(trits, tiny.trits[prefix + suffix])
             assert matrix.scale.dtype == np.float32
             assert np.array_equal(matrix.scale, tiny.scales[prefix + suffix])
-        for role, suffix in NORMS.items():
+        norms = NORMS_1BITLLM if family == "bitnet_b1_58" else NORMS
+        for role, suffix in norms.items():
             norm = getattr(block, role)
             if prefix + suffix not in tiny.tensors:
-                assert norm is None and not bitnet
+                assert norm is None and family == "llama-bitnet"
             else:
                 assert norm.dtype == np.float32
                 assert np.array_equal(norm, stored(tiny, prefix + suffix))
@@ -568,11 +573,35 @@ REFUSED: dict[str, tuple[dict[str, Any], Damage, str, str]] = {
         "config.json: quantization_config: modules_to_not_convert",
         "is not a module name",
     ),
-    "inner_attn_ln": (
-        {},
-        tensor(L0 + "self_attn.inner_attn_ln.weight", *BF16),
-        '"model.layers.0.self_attn.inner_attn_ln.weight"',
-        "1bitLLM",
+    "1bitLLM undeclared": (
+        {"family": "bitnet_b1_58"},
+        without("weight_bits"),
+        "config.json: weight_bits",
+        "is missing, so nothing says that the weights are ternary",
+    ),
+    "1bitLLM of other weights": (
+        {"family": "bitnet_b1_58"},
+        config(weight_bits=2),
+        "config.json: weight_bits",
+        "2 is not supported; bitnetc compiles ternary weights (weight_bits 1)",
+    ),
+    "1bitLLM of other activations": (
+        {"family": "bitnet_b1_58"},
+        config(input_bits=4),
+        "config.json: input_bits",
+        "4 is not supported",
+    ),
+    "1bitLLM of packed weights": (
+        {"family": "bitnet_b1_58", "kv_heads": 4},
+        tensor("model.layers.0.self_attn.q_proj.weight", "U8", (16, 64), bytes(1024)),
+        "model.safetensors: model.layers.0.self_attn.q_proj.weight",
+        "stored as U8, but weight_bits 1 without quantization_config needs float masters",
+    ),
+    "1bitLLM, a norm gone": (
+        {"family": "bitnet_b1_58"},
+        drop("model.layers.1.self_attn.inner_attn_ln.weight"),
+        "tensor model.layers.1.self_attn.inner_attn_ln.weight",
+        "is missing; download",
     ),
     "q_norm": (
         {"family": "llama-bitnet"},

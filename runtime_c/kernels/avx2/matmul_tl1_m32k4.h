@@ -37,6 +37,7 @@ BNC_INLINE void bnc_matmul_tl1_m32k4_avx2(int32_t *restrict acc, const uint8_t *
                     first + (left < BNC_TL1_M32K4_AVX2_BLOCKS ? left : BNC_TL1_M32K4_AVX2_BLOCKS);
                 __m256i low = _mm256_setzero_si256(), high = low; /* rows 0-7,16-23; 8-15,24-31 */
                 for (int kb = first; kb < last; kb++) {
+                    _mm_prefetch((const char *)w + 32 * kb + 4096, _MM_HINT_T0);
                     const __m256i c = _mm256_loadu_si256((const __m256i *)(const void *)w + kb);
                     const __m256i pair[2] = { _mm256_and_si256(_mm256_srli_epi16(c, 4), low4),
                                               _mm256_and_si256(c, low4) };

@@ -1,0 +1,93 @@
+"""One model, one answer: the compiled programs against the reference, bit for bit."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from checkpoints import VARIANTS, write_checkpoint
+from conftest import Unavailable
+
+from bitnetc.errors import BitnetcError
+from bitnetc.run import command
+from bitnetc.target import load_target, target_names
+from bitnetc.verify import verify
+from e2e.built import EXAMPLE, Built
+
+# Each target on each CPU that its file names; the floor CPU dies on any newer instruction.
+PLACES = [(name, cpu) for name in target_names() for cpu in load_target(name).checks]
+PROMPT = "It is a truth universally acknowledged, that \u00e9\U0001f600"
+
+
+def start(target: str, program: Path, cpu: str, unavailable: Unavailable) -> list[str]:
+    """The words that start a program, when this machine can run or emulate it."""
+    try:
+        return command(load_target(target), program, cpu, None)
+    except BitnetcError as error:
+        unavailable(target, str(error))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant(variant: str, built: Callable[..., Built], tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "model", **VARIANTS[variant])
+    model, plan, folder = built(tmp_path / "model", "native")
+    for outcome in verify(model, plan, folder / "bin" / "model"):
+        assert outcome.equal, f"{outcome.case.title}: {outcome.detail}"
+
+
+@pytest.mark.parametrize(("target", "cpu"), PLACES)
+@pytest.mark.parametrize("variant", ["example", "2b4t-odd-sizes", "llama3-per-row"])
+def test_every_target(
+    variant: str,
+    target: str,
+    cpu: str,
+    built: Callable[..., Built],
+    unavailable: Unavailable,
+    tmp_path: Path,
+) -> None:
+    start(target, Path("program"), cpu, unavailable)
+    checkpoint = EXAMPLE
+    if variant != "example":
+        checkpoint = tmp_path / "model"
+        write_checkpoint(checkpoint, **VARIANTS[variant])
+    model, plan, folder = built(checkpoint, target)
+    for outcome in verify(model, plan, folder / "bin" / "model", cpu):
+        assert outcome.equal, f"{outcome.case.title}: {outcome.detail}"
+
+
+def test_chunks_of_attention(built: Callable[..., Built]) -> None:
+    """Beyond 256 positions, attention adds chunks."""
+    model, plan, folder = built(EXAMPLE, "native")
+    for outcome in verify(model, plan, folder / "bin" / "model", long=400):
+        assert outcome.equal, f"{outcome.case.title}: {outcome.detail}"
+
+
+def test_without_threads(built: Callable[..., Built]) -> None:
+    _, _, folder = built(EXAMPLE, "native", threads=False)
+    program = folder / "bin" / "model"
+    with_threads = built(EXAMPLE, "native")[2] / "bin" / "model"
+    assert text(program, "-t", "1") == text(with_threads, "-t", "1")
+    refused = subprocess.run([program, "-p", "x", "-t", "2"], capture_output=True, text=True)
+    assert refused.returncode == 2 and "-t" in refused.stderr
+
+
+def text(program: Path, *options: str, words: list[str] | None = None) -> bytes:
+    arguments = ["-p", PROMPT, "-n", "40", "-q", "--temp", "0.8", "--top-p", "0.9", "--seed", "7"]
+    done = subprocess.run(
+        [*(words or [str(program)]), *arguments, *options], capture_output=True, check=True
+    )
+    return done.stdout
+
+
+def test_same_text_everywhere(built: Callable[..., Built], unavailable: Unavailable) -> None:
+    """Every target and CPU, 1, 2 and 4 threads, the prompt whole or token by token."""
+    texts = {}
+    for target, cpu in PLACES:
+        program = built(EXAMPLE, target)[2] / "bin" / "model"
+        words = start(target, program, cpu, unavailable)
+        for threads in ("1", "2", "4") if load_target(target).threads else ("1",):
+            for batch in ("64", "1"):
+                got = text(program, "-t", threads, "--batch", batch, words=words)
+                texts[target, cpu, threads, batch] = got
+    assert len(set(texts.values())) == 1, texts
+    assert len(next(iter(texts.values()))) > 40

@@ -1,0 +1,46 @@
+/* tiny: where each tensor lies in weights.bin.
+ *
+ * Written by bitnetc 0.1.0. All numbers are byte offsets. Matrices are packed in the layout
+ * that plan.json names for them, padded to whole tiles; norms and scales are float32.
+ */
+#ifndef TINY_WEIGHTS_H
+#define TINY_WEIGHTS_H
+
+#include <stdint.h>
+
+extern const uint8_t tiny_weights[67968];
+extern const uint8_t tiny_tokenizer[9024];
+
+static const uint64_t AT_ROPE = 0;           /* f32 128 x 16 */
+static const uint64_t AT_FINAL_NORM = 26752; /* f32 64 */
+static const uint64_t AT_EMBEDDING = 27008;  /* bf16 320 x 64 */
+
+struct tiny_block {
+    uint64_t attn_norm;     /* [64] */
+    uint64_t wq_scale;      /* [1] */
+    uint64_t wq;            /* 64 x 64, i2_k64 */
+    uint64_t wk_scale;      /* [1] */
+    uint64_t wk;            /* 16 x 64, i2_k64 */
+    uint64_t wv_scale;      /* [1] */
+    uint64_t wv;            /* 16 x 64, i2_k64 */
+    uint64_t attn_sub_norm; /* [64] */
+    uint64_t wo_scale;      /* [1] */
+    uint64_t wo;            /* 64 x 64, i2_k64 */
+    uint64_t ffn_norm;      /* [64] */
+    uint64_t w_gate_scale;  /* [1] */
+    uint64_t w_gate;        /* 96 x 64, i2_k64 */
+    uint64_t w_up_scale;    /* [1] */
+    uint64_t w_up;          /* 96 x 64, i2_k64 */
+    uint64_t ffn_sub_norm;  /* [96] */
+    uint64_t w_down_scale;  /* [1] */
+    uint64_t w_down;        /* 64 x 128, i2_k64 */
+};
+
+static const struct tiny_block tiny_blocks[2] = {
+    { 8192, 8448, 8512, 9536, 9600, 9856, 9920, 10176, 10432, 10496, 11520, 11776, 11840, 13376,
+      13440, 14976, 15360, 15424 },
+    { 17472, 17728, 17792, 18816, 18880, 19136, 19200, 19456, 19712, 19776, 20800, 21056, 21120,
+      22656, 22720, 24256, 24640, 24704 },
+};
+
+#endif

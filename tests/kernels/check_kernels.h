@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: MIT */
+/* The harness of check_kernels.c: kernels against the reference on the same bytes, in every
+ * integer.
+ *
+ *     check_kernels [--seed N] [--limits] [--plant trit|overread|overwrite]
+ *
+ * Weights, activations and tables end at a page that must not be touched, so that one byte read
+ * beyond them dies; sums lie between canaries; what lies between two tokens is poison.
+ * --limits runs the largest column count that the kernel list allows, where int32 would overflow.
+ * --plant makes one mistake in every case: the output must then say so.
+ */
+#ifndef CHECK_KERNELS_H
+#define CHECK_KERNELS_H
+
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#ifndef __wasi__ /* has neither signals nor pages to guard: canaries remain */
+#include <signal.h>
+#include <sys/mman.h>
+#endif
+
+#include "bnc_linear.h"
+
+struct check {
+    const char *name;
+    bnc_matmul *reference, *kernel;
+    int rows, cols; /* of one block */
+    int trits_per_byte;
+    int code_bits; /* 8 / code_bits codes in a byte, high bits first */
+    int codes;     /* valid codes: 0 .. codes - 1; the last digit base 3 is one trit + 1 */
+    int lut;       /* reads look-up tables */
+    int max_cols;
+};
+
+enum plant { NOTHING, TRIT, OVERREAD, OVERWRITE };
+
+/* Weights, then activations. */
+enum fill {
+    RANDOM,
+    PLUS_PLUS,
+    PLUS_MINUS,
+    MINUS_PLUS,
+    MINUS_MINUS,
+    ONE_HOT,
+    ALTERNATING,
+    LOW_BYTES,
+    FILLS
+};
+static const char *const fill_names[FILLS] = {
+    "random",        "all +1 x 127",     "all +1 x -127", "all -1 x 127",
+    "all -1 x -127", "one-hot x random", "alternating",   "all +1 x (-1, 0)", /* entries 0xffff */
+};
+
+enum { CANARIES = 16 };
+#define CANARY ((int32_t)0x5ca1ab1e)
+
+static char now[200]; /* the case that runs, for the signal handler */
+
+#ifndef __wasi__
+static void died(int number)
+{
+    static const char text[] = "DIED with a signal in ";
+    const ssize_t written =
+        write(1, text, sizeof text - 1) + write(1, now, strlen(now)) + write(1, "\n", 1);
+    _exit(written > 0 ? 128 + number : 1);
+}
+#endif
+
+static uint64_t random_state;
+
+static uint32_t random_below(uint32_t limit)
+{
+    uint64_t z = random_state += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return (uint32_t)(((z ^ z >> 31) >> 32) * limit >> 32);
+}
+
+/* Memory whose last byte lies before an inaccessible page. */
+struct guarded {
+    uint8_t *base;
+    size_t bytes;
+};
+
+#ifdef __wasi__
+static uint8_t *ending_at_guard(struct guarded *g, size_t bytes)
+{
+    if (g->bytes < bytes) {
+        free(g->base);
+        g->base = malloc(bytes);
+        g->bytes = bytes;
+        if (!g->base)
+            exit(1);
+    }
+    return g->base + g->bytes - bytes;
+}
+#else
+static uint8_t *ending_at_guard(struct guarded *g, size_t bytes)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    if (g->bytes < bytes) {
+        if (g->base)
+            munmap(g->base, g->bytes + page);
+        g->bytes = (bytes + page - 1) / page * page;
+        g->base =
+            mmap(NULL, g->bytes + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (g->base == MAP_FAILED || mprotect(g->base + g->bytes, page, PROT_NONE) != 0) {
+            perror("mmap");
+            exit(1);
+        }
+    }
+    return g->base + g->bytes - bytes;
+}
+#endif
+
+static void fill_weights(const struct check *c, uint8_t *w, size_t bytes, enum fill fill)
+{
+    const uint32_t last = (uint32_t)c->codes - 1, zero = last / 2;
+    for (size_t i = 0; i < bytes; i++) {
+        uint32_t byte = 0;
+        for (int shift = 8 - c->code_bits; shift >= 0; shift -= c->code_bits) {
+            uint32_t code = 0;
+            switch (fill) {
+            case RANDOM:
+                code = random_below(last + 1);
+                break;
+            case PLUS_PLUS:
+            case PLUS_MINUS:
+            case LOW_BYTES:
+                code = last;
+                break;
+            case ONE_HOT:
+                code = zero;
+                break;
+            case ALTERNATING:
+                code = (i + (size_t)(shift / c->code_bits)) % 2 ? last : 0;
+                break;
+            default:
+                break;
+            }
+            byte |= code << shift;
+        }
+        w[i] = (uint8_t)byte;
+    }
+    if (fill == ONE_HOT) {
+        const uint32_t code = random_below(2) ? last : 0;
+        const int shift = (int)random_below((uint32_t)(8 / c->code_bits)) * c->code_bits;
+        uint8_t *at = w + random_below((uint32_t)bytes);
+        *at = (uint8_t)((*at & ~(((1u << c->code_bits) - 1) << shift)) | code << shift);
+    }
+}
+
+static int activation(enum fill fill, int k)
+{
+    switch (fill) {
+    case PLUS_PLUS:
+    case MINUS_PLUS:
+        return 127;
+    case PLUS_MINUS:
+    case MINUS_MINUS:
+        return -127;
+    case ALTERNATING:
+        return k % 2 ? 127 : -127;
+    case LOW_BYTES:
+        return k % 2 ? 0 : -1;
+    default:
+        return (int)random_below(255) - 127;
+    }
+}
+
+/* Changes one trit somewhere. */
+static void change_trit(const struct check *c, uint8_t *w, size_t bytes)
+{
+    const int shift = (int)random_below((uint32_t)(8 / c->code_bits)) * c->code_bits;
+    uint8_t *at = w + random_below((uint32_t)bytes);
+    const uint32_t mask = (1u << c->code_bits) - 1;
+    const uint32_t code = (uint32_t)*at >> shift & mask;
+    const uint32_t other = code - code % 3 + (code + 1) % 3;
+    *at = (uint8_t)((*at & ~(mask << shift)) | other << shift);
+}
+
+static struct guarded w_memory, q_memory, sum_memory, lut_memory;
+
+/* Activations of n tokens, `stride` apart; poison between them, and nothing behind the last. */
+static struct bnc_acts make_acts(const struct check *c, enum fill fill, int cols, int n,
+                                 enum plant plant)
+{
+    struct bnc_acts x = { 0 };
+    x.stride = n == 1 ? cols : cols + c->cols;
+    const size_t count = (size_t)(n - 1) * (size_t)x.stride + (size_t)cols;
+    x.q = (int8_t *)ending_at_guard(&q_memory, count);
+    x.sum = (int32_t *)(void *)ending_at_guard(&sum_memory, sizeof(int32_t) * (size_t)n);
+    memset(x.q, 0x80, count);
+    for (int i = 0; i < n; i++) {
+        x.sum[i] = 0;
+        for (int k = 0; k < cols; k++) {
+            int q = activation(fill, k);
+            if (plant == TRIT && q == 0)
+                q = 1; /* so that every trit matters */
+            x.q[i * x.stride + k] = (int8_t)q;
+            x.sum[i] += q;
+        }
+    }
+    if (c->lut) {
+        x.lut = ending_at_guard(&lut_memory, count * 16);
+        memset(x.lut, 0xa5, count * 16);
+        for (int i = 0; i < n; i++)
+            bnc_build_lut16(&x, i, cols);
+    }
+    return x;
+}
+
+static int passed, failed;
+
+static void check_case(const struct check *c, int rows, int cols, int n, enum fill fill,
+                       uint64_t seed, enum plant plant)
+{
+    const size_t bytes = (size_t)rows * (size_t)cols / (size_t)c->trits_per_byte;
+    const size_t count = (size_t)rows * (size_t)n;
+    snprintf(now, sizeof now, "%s %d x %d, %d tokens, %s, seed %llu", c->name, rows, cols, n,
+             fill_names[fill], (unsigned long long)seed);
+    random_state = seed;
+    uint8_t *w = ending_at_guard(&w_memory, bytes);
+    fill_weights(c, w, bytes, fill);
+    const struct bnc_acts x = make_acts(c, fill, cols, n, plant);
+    int32_t *want = malloc(sizeof *want * count);
+    int32_t *got = malloc(sizeof *got * (count + 2 * CANARIES));
+    if (!want || !got)
+        exit(1);
+    for (size_t i = 0; i < count + 2 * CANARIES; i++)
+        got[i] = CANARY;
+
+    c->reference(want, w, &x, rows, cols, n);
+    if (plant == TRIT)
+        change_trit(c, w, bytes);
+    c->kernel(got + CANARIES, w, &x, rows, cols, n);
+    if (plant == OVERREAD)
+        got[CANARIES] += *(volatile uint8_t *)(w + bytes);
+    if (plant == OVERWRITE)
+        got[CANARIES + count] = 0;
+
+    int bad = 0;
+    for (size_t i = 0; i < count && !bad; i++)
+        if (got[CANARIES + i] != want[i]) {
+            bad = 1;
+            printf("FAIL %s: token %d row %d is %d, reference %d\n", now, (int)i / rows,
+                   (int)i % rows, (int)got[CANARIES + i], (int)want[i]);
+        }
+    for (size_t i = 0; i < CANARIES && !bad; i++)
+        if (got[i] != CANARY || got[CANARIES + count + i] != CANARY) {
+            bad = 1;
+            printf("FAIL %s: wrote outside the %d sums\n", now, (int)count);
+        }
+    passed += !bad;
+    failed += bad;
+    free(want);
+    free(got);
+}
+
+static void check_shapes(const struct check *c, uint64_t seed, enum plant plant)
+{
+    /* A few blocks, then both sides of the columns after which kernels widen their sums. */
+    static const int edges[] = { 256, 512, 1024, 2048, 4096, 6912, 14336 };
+    int cols[4 + 3 * 7], count = 0;
+    for (int i = 0; i < 4; i++)
+        cols[count++] = c->cols * (i < 3 ? i + 1 : 5);
+    for (int e = 0; e < 7; e++)
+        for (int d = -1; d <= 1; d++)
+            if ((edges[e] / c->cols + d) * c->cols > 5 * c->cols && (e < 5 || d == 0))
+                cols[count++] = (edges[e] / c->cols + d) * c->cols;
+    static const int tokens[] = { 1, 2, 3, 5, 8 };
+    for (int i = 0; i < count; i++)
+        for (int blocks = 1; blocks <= 5; blocks += 2) {
+            const long long size = (long long)blocks * c->rows * cols[i];
+            if (blocks > 1 && size > 20000)
+                continue; /* the reference is slow */
+            for (int t = 0; t < (size > 60000 ? 2 : size > 20000 ? 3 : 5); t++)
+                for (int fill = 0; fill < FILLS; fill++)
+                    check_case(c, blocks * c->rows, cols[i], tokens[t], (enum fill)fill, seed,
+                               plant);
+        }
+}
+
+/* The widest matrix allowed, all products of one sign: sums are +-127 * cols. */
+static void check_limit(const struct check *c)
+{
+    const int cols = c->max_cols / c->cols * c->cols;
+    const size_t bytes = (size_t)c->rows * (size_t)cols / (size_t)c->trits_per_byte;
+    uint8_t *w = ending_at_guard(&w_memory, bytes);
+    int32_t *acc = malloc(sizeof *acc * 2 * (size_t)c->rows);
+    if (!acc)
+        exit(1);
+    for (int fill = PLUS_PLUS; fill <= MINUS_MINUS; fill++) {
+        const int32_t want = (fill == PLUS_PLUS || fill == MINUS_MINUS ? 127 : -127) * cols;
+        const int n = c->lut ? 1 : 2;
+        snprintf(now, sizeof now, "%s %d x %d, %d tokens, %s", c->name, c->rows, cols, n,
+                 fill_names[fill]);
+        fill_weights(c, w, bytes, (enum fill)fill);
+        for (int tokens = 1; tokens <= n; tokens++) {
+            const struct bnc_acts x = make_acts(c, (enum fill)fill, cols, tokens, NOTHING);
+            int bad = 0;
+            c->kernel(acc, w, &x, c->rows, cols, tokens);
+            for (int i = 0; i < c->rows * tokens && !bad; i++)
+                if (acc[i] != want) {
+                    bad = 1;
+                    printf("FAIL %s: row %d is %d, not %d\n", now, i, (int)acc[i], (int)want);
+                }
+            passed += !bad;
+            failed += bad;
+        }
+    }
+    free(acc);
+}
+
+static int check_all(const struct check *checks, int count, int argc, char **argv)
+{
+    uint64_t seed = 1;
+    enum plant plant = NOTHING;
+    int limits = 0;
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--limits")) {
+            limits = 1;
+        } else if (!strcmp(argv[i], "--seed") && i + 1 < argc) {
+            seed = strtoull(argv[++i], NULL, 0);
+        } else if (!strcmp(argv[i], "--plant") && i + 1 < argc) {
+            i++;
+            plant = !strcmp(argv[i], "trit")       ? TRIT
+                    : !strcmp(argv[i], "overread") ? OVERREAD
+                                                   : OVERWRITE;
+        } else {
+            fprintf(stderr, "unknown option %s\n", argv[i]);
+            return 2;
+        }
+    }
+    setvbuf(stdout, NULL, _IOLBF, 0);
+#ifndef __wasi__
+    signal(SIGSEGV, died);
+    signal(SIGBUS, died);
+    signal(SIGILL, died);
+    signal(SIGFPE, died);
+#endif
+    for (int i = 0; i < count; i++) {
+        const int passed_before = passed, failed_before = failed;
+        if (limits)
+            check_limit(&checks[i]);
+        else
+            check_shapes(&checks[i], seed, plant);
+        printf("%s: %d passed, %d failed\n", checks[i].name, passed - passed_before,
+               failed - failed_before);
+    }
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed != 0;
+}
+
+#endif

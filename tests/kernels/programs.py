@@ -1,0 +1,108 @@
+"""Check programs: rendered from the kernel list, built as the compiler would build, and run."""
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from bitnetc import resources
+from bitnetc.errors import BitnetcError
+from bitnetc.kernels import KERNELS, Kernel
+from bitnetc.run import command
+from bitnetc.target import Target, load_target, runs_here, target_names
+from bitnetc.toolchain import Toolchain, choose
+
+HERE = Path(__file__).resolve().parent
+
+# As templates/CMakeLists.txt.jinja, with strict C11.
+FLAGS = ("-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
+WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
+SANITISE = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to build and run a target's programs."""
+
+    target: str
+    cpu: str  # "host", or what the emulator plays
+    native: bool  # this machine's compiler instead of the target's cross compiler
+    flags: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        compiler = "cc" if self.native else "cross"
+        return "-".join([self.target, self.cpu, compiler, *(["sanitised"] if self.flags else [])])
+
+
+def variants() -> list[Variant]:
+    """Every target on every CPU of its checks; where it runs here, this machine's compiler too,
+    plain and sanitised."""
+    found = []
+    for target in map(load_target, target_names()):
+        found += [Variant(target.name, cpu, False) for cpu in target.checks]
+        if runs_here(target):
+            found += [Variant(target.name, "host", True)] * (target.arch != "host")
+            found.append(Variant(target.name, "host", True, SANITISE))
+    return found
+
+
+def kernels_of(target: Target) -> list[Kernel]:
+    """All kernels that the target's CPUs can run, whether or not its file lists them."""
+    return [k for k in KERNELS.values() if set(k.features) <= set(target.features)]
+
+
+def render(template: Path, target: Target, **more: object) -> str:
+    """A program's text for one target and its kernels; `more` is for the template."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template.parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template.name).render(
+        target=target, kernels=kernels_of(target), **more
+    )
+
+
+def build(
+    source: Path, program: Path, target: Target, native: bool, flags: tuple[str, ...] = ()
+) -> Path:
+    """Compiles one C file. Raises BitnetcError when no compiler is found, with the compiler's
+    words when it fails."""
+    toolchain = choose(target, native, None)
+    words = compiler_words(toolchain, target)
+    words += [*FLAGS, *WARNINGS, "-DBNC_THREADS=0", f"-I{resources.RUNTIME}", f"-I{HERE}"]
+    words += [str(source), "-o", str(program), *flags]  # a library comes after what needs it
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        raise CompilerFailed(f"{toolchain.name} failed on {source.name}:\n{done.stderr}")
+    return program
+
+
+class CompilerFailed(Exception):
+    """The compiler ran and refused the source: never a reason to skip."""
+
+
+def compiler_words(toolchain: Toolchain, target: Target) -> list[str]:
+    """The compiler with what selects the target."""
+    if not toolchain.compiler:
+        raise BitnetcError(toolchain.name, "a CMake toolchain file names no compiler to call")
+    words = [*toolchain.compiler, *toolchain.isa_flags]
+    if toolchain.triple:
+        words.append(f"--target={toolchain.triple}")
+    if toolchain.static:
+        words.append("-static")
+    return words
+
+
+def run(
+    variant: Variant, program: Path, arguments: list[str], stdin: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
+    """Runs a program on the variant's CPU. Raises BitnetcError when nothing can run it."""
+    words = command(load_target(variant.target), program, variant.cpu, None)
+    # The check programs end without freeing what they hold.
+    environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
+    return subprocess.run([*words, *arguments], input=stdin, capture_output=True, env=environment)

@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# One process a core; a file's tests stay together, because they share what they compile.
+PARALLEL ?= -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check-all bench bench-kernels golden layouts lint
@@ -20,10 +22,10 @@ demo: $(VENV)/installed ## compile the example model for this machine and let it
 	@echo "Your turn: demo/bin/austen -p 'It is a truth universally acknowledged, that' --seed 1"
 
 test: $(VENV)/tested ## run the tests (what cannot run here is named)
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 check-all: $(VENV)/tested ## run the tests, and fail where one cannot run
-	BITNETC_NO_SKIP=1 $(BIN)/pytest
+	BITNETC_NO_SKIP=1 $(BIN)/pytest $(PARALLEL)
 
 bench: $(VENV)/installed ## speed of the example model on this machine
 	@$(BIN)/bitnetc compile examples/austen/model --name austen --target native -o demo

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from checkpoints import VARIANTS, write_checkpoint
 
 from bitnetc.compiler import Options, compile_model, load
 from e2e.built import Built
@@ -24,3 +25,17 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Built]:
         return done[checkpoint, chosen]
 
     return compile_once
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a variant's checkpoint, called "model", written once a session."""
+    written: dict[str, Path] = {}
+
+    def write(variant: str) -> Path:
+        if variant not in written:
+            written[variant] = tmp_path_factory.mktemp("tiny") / "model"
+            write_checkpoint(written[variant], **VARIANTS[variant])
+        return written[variant]
+
+    return write

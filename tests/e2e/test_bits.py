@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from checkpoints import VARIANTS, write_checkpoint
+from checkpoints import VARIANTS
 from conftest import Unavailable
 
 from bitnetc.errors import BitnetcError
@@ -28,9 +28,10 @@ def start(target: str, program: Path, cpu: str, unavailable: Unavailable) -> lis
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant(variant: str, built: Callable[..., Built], tmp_path: Path) -> None:
-    write_checkpoint(tmp_path / "model", **VARIANTS[variant])
-    model, plan, folder = built(tmp_path / "model", "native")
+def test_every_variant(
+    variant: str, built: Callable[..., Built], tiny: Callable[[str], Path]
+) -> None:
+    model, plan, folder = built(tiny(variant), "native")
     for outcome in verify(model, plan, folder / "bin" / "model"):
         assert outcome.equal, f"{outcome.case.title}: {outcome.detail}"
 
@@ -42,15 +43,11 @@ def test_every_target(
     target: str,
     cpu: str,
     built: Callable[..., Built],
+    tiny: Callable[[str], Path],
     unavailable: Unavailable,
-    tmp_path: Path,
 ) -> None:
     start(target, Path("program"), cpu, unavailable)
-    checkpoint = EXAMPLE
-    if variant != "example":
-        checkpoint = tmp_path / "model"
-        write_checkpoint(checkpoint, **VARIANTS[variant])
-    model, plan, folder = built(checkpoint, target)
+    model, plan, folder = built(EXAMPLE if variant == "example" else tiny(variant), target)
     for outcome in verify(model, plan, folder / "bin" / "model", cpu):
         assert outcome.equal, f"{outcome.case.title}: {outcome.detail}"
 

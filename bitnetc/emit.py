@@ -103,6 +103,8 @@ def emit(plan: Plan, model: Model, name: str) -> Bundle:
         "CMakeLists.txt": _render("CMakeLists.txt.jinja", context),
         f"include/{name}.h": _render("model.h.jinja", context),
         "src/model.c": _render("model.c.jinja", context),
+        "src/state.h": _render("state.h.jinja", context),
+        "src/step.c": _render("step.c.jinja", context),
         "src/weights.h": _render("weights.h.jinja", context),
         "src/weights.S": _render("weights.S.jinja", context),
         "src/all.c": _render("all.c.jinja", context),

@@ -15,7 +15,15 @@ from bitnetc.plan import plan
 from bitnetc.target import load_target
 
 HERE = Path(__file__).parent
-FILES = ("src/model.c", "src/weights.h", "src/main.c", "include/tiny.h", "plan.json")
+FILES = (
+    "src/model.c",
+    "src/state.h",
+    "src/step.c",
+    "src/weights.h",
+    "src/main.c",
+    "include/tiny.h",
+    "plan.json",
+)
 
 
 @pytest.mark.parametrize("target", ["scalar", "x86_64-avx2", "armv8-neon"])

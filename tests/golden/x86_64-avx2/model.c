@@ -1,230 +1,9 @@
-/* tiny for x86_64-avx2.
+/* tiny for x86_64-avx2: the functions of tiny.h.
  *
  * Written by bitnetc 0.1.0; the choices made are in plan.json. To change this file, change
  * templates/model.c.jinja or targets/x86_64-avx2.toml and compile the model again.
- *
- * One step computes n tokens. Every thread runs step() and takes its share of each phase; a
- * bnc_sync() stands between phases.
  */
-#include "tiny.h"
-#include "weights.h"
-#include "bnc_runtime.h"
-#include "kernels/avx2/matmul_i2_m4k128.h"
-#include "kernels/avx2/matmul_tl1_m32k4.h"
-
-#if BNC_RUNTIME_ABI != 1
-#error "emitted for runtime ABI 1: compile the model again"
-#endif
-
-enum {
-    DIM = 64,         /* width of the residual stream */
-    FFN_DIM = 96,     /* width between gate/up and down */
-    HEADS = 4,        /* query heads */
-    KV_HEADS = 1,     /* key/value heads, each shared by 4 */
-    HEAD_DIM = 16,    /* width of one head */
-    HEAD_STRIDE = 16, /* the same, as it lies in the cache */
-    Q_DIM = 64,       /* HEADS * HEAD_DIM */
-    KV_DIM = 16,      /* KV_HEADS * HEAD_DIM */
-    VOCAB = 320,      /* rows of the embedding */
-    BATCH = 64,       /* most tokens in one step */
-    STRIDE = 128,     /* columns between two quantised tokens */
-};
-
-static const float NORM_EPS = 1e-05f; /* added to the mean of squares */
-static const float ATTENTION_SCALE = 0.25f; /* 1 / sqrt(HEAD_DIM) */
-
-/* Where buffers lie in the arena, in bytes. Those that are never alive together overlap. */
-enum {
-    AT_ACT_LUT = 12288,    /* look-up tables */
-    AT_H = 143360,         /* gate * up */
-    AT_NORMED = 143360,    /* the head's input */
-    AT_Q = 143360,         /* queries, then attention */
-    AT_K = 159744,         /* keys of these tokens */
-    AT_V = 163840,         /* values of these tokens */
-    AT_X = 167936,         /* residual stream */
-    AT_ACT_Q = 184320,     /* quantised activations */
-    AT_LOGITS = 192512,    /* logits of the last token */
-    AT_ODDS = 193792,      /* the sampler's weights */
-    AT_ORDER = 195072,     /* the sampler's order */
-    AT_ACT_SCALE = 196352, /* their scales */
-    AT_ACT_SUM = 196608,   /* their sums */
-    AT_THREADS = 196864    /* scratch of each thread, then the cache */
-};
-
-struct tiny {
-    struct bnc_pool pool;
-    struct bnc_tokenizer tokenizer;
-    struct bnc_acts acts;
-    float *x, *q, *k, *v, *h, *normed, *logits;
-    uint16_t *cache; /* [LAYERS][keys, values][KV_HEADS][context][HEAD_STRIDE] */
-    uint8_t *threads;
-    size_t thread_bytes;
-    int context; /* positions there is room for */
-    int length;  /* positions filled */
-
-    /* The step in progress. */
-    const int32_t *tokens;
-    int n;
-    float *all_logits; /* [n][VOCAB], or null: the last token's go to logits */
-};
-
-_Static_assert(sizeof(struct tiny) <= 12288, "state");
-
-/* What one thread computes in. */
-struct scratch {
-    int32_t *acc; /* sums of one tile, or of a tile of gate and one of up */
-    float *row;   /* one normalised token */
-    float *score; /* of up to four query heads, [context] each */
-};
-
-static struct scratch scratch_of(const struct tiny *m, int thread)
-{
-    uint8_t *at = m->threads + m->thread_bytes * (size_t)thread;
-    struct scratch s;
-    s.acc = (int32_t *)(void *)at;
-    s.row = (float *)(void *)(at + 16384);
-    s.score = (float *)(void *)(at + 16768);
-    return s;
-}
-
-static const uint8_t *weights(uint64_t offset)
-{
-    return tiny_weights + offset;
-}
-
-static const float *vector(uint64_t offset)
-{
-    return (const float *)(const void *)(tiny_weights + offset);
-}
-
-/* 64 x 64 in layout tl1_m32k4 */
-static const struct bnc_linear wq = {
-    .kernel = bnc_matmul_tl1_m32k4_avx2,
-    .rows = 64,
-    .cols = 64,
-    .tile = 32,
-    .tile_bytes = 512,
-    .per_row = 0,
-};
-
-/* 16 x 64 in layout i2_m4k128 */
-static const struct bnc_linear wk = {
-    .kernel = bnc_matmul_i2_m4k128_avx2,
-    .rows = 16,
-    .cols = 128,
-    .tile = 4,
-    .tile_bytes = 128,
-    .per_row = 0,
-};
-
-/* 16 x 64 in layout i2_m4k128 */
-static const struct bnc_linear wv = {
-    .kernel = bnc_matmul_i2_m4k128_avx2,
-    .rows = 16,
-    .cols = 128,
-    .tile = 4,
-    .tile_bytes = 128,
-    .per_row = 0,
-};
-
-/* 64 x 64 in layout i2_m4k128 */
-static const struct bnc_linear wo = {
-    .kernel = bnc_matmul_i2_m4k128_avx2,
-    .rows = 64,
-    .cols = 128,
-    .tile = 4,
-    .tile_bytes = 128,
-    .per_row = 0,
-};
-
-/* 96 x 64 in layout tl1_m32k4 */
-static const struct bnc_linear w_gate = {
-    .kernel = bnc_matmul_tl1_m32k4_avx2,
-    .rows = 96,
-    .cols = 64,
-    .tile = 32,
-    .tile_bytes = 512,
-    .per_row = 0,
-};
-
-/* 96 x 64 in layout tl1_m32k4 */
-static const struct bnc_linear w_up = {
-    .kernel = bnc_matmul_tl1_m32k4_avx2,
-    .rows = 96,
-    .cols = 64,
-    .tile = 32,
-    .tile_bytes = 512,
-    .per_row = 0,
-};
-
-/* 64 x 96 in layout i2_m4k128 */
-static const struct bnc_linear w_down = {
-    .kernel = bnc_matmul_i2_m4k128_avx2,
-    .rows = 64,
-    .cols = 128,
-    .tile = 4,
-    .tile_bytes = 128,
-    .per_row = 0,
-};
-
-/* Blocks 0 to 1: one shape, one plan. */
-static void block(struct tiny *m, const struct tiny_block *w, int layer,
-                  const struct scratch *s, struct bnc_worker *t)
-{
-    uint16_t *cache = m->cache + (ptrdiff_t)layer * 2 * KV_HEADS * m->context * HEAD_STRIDE;
-    const float *rope = vector(AT_ROPE);
-    const int n = m->n, pos = m->length;
-
-    bnc_norm_quantise(t, &m->acts, m->x, vector(w->attn_norm), DIM, NORM_EPS, n, s->row);
-    bnc_sync(t);
-    bnc_linear_store(t, &wq, m->q, Q_DIM, weights(w->wq), vector(w->wq_scale), &m->acts, n, s->acc);
-    bnc_linear_store(t, &wk, m->k, KV_DIM, weights(w->wk), vector(w->wk_scale), &m->acts, n, s->acc);
-    bnc_linear_store(t, &wv, m->v, KV_DIM, weights(w->wv), vector(w->wv_scale), &m->acts, n, s->acc);
-    bnc_sync(t);
-    bnc_rope_cache(t, m->q, m->k, m->v, cache, rope, HEADS, KV_HEADS, HEAD_DIM, m->context, pos, n);
-    bnc_sync(t);
-    bnc_attention(t, m->q, cache, HEADS, KV_HEADS, HEAD_DIM, ATTENTION_SCALE, m->context, pos, n,
-                  s->score);
-    bnc_sync(t);
-    bnc_norm_quantise(t, &m->acts, m->q, vector(w->attn_sub_norm), Q_DIM, NORM_EPS, n, s->row);
-    bnc_sync(t);
-    bnc_linear_add(t, &wo, m->x, DIM, weights(w->wo), vector(w->wo_scale), &m->acts, n, s->acc);
-    bnc_sync(t);
-
-    bnc_norm_quantise(t, &m->acts, m->x, vector(w->ffn_norm), DIM, NORM_EPS, n, s->row);
-    bnc_sync(t);
-    bnc_linear_gated(t, bnc_relu2, &w_gate, &w_up, m->h, FFN_DIM, weights(w->w_gate), vector(w->w_gate_scale),
-                     weights(w->w_up), vector(w->w_up_scale), &m->acts, n, s->acc);
-    bnc_sync(t);
-    bnc_norm_quantise(t, &m->acts, m->h, vector(w->ffn_sub_norm), FFN_DIM, NORM_EPS, n, s->row);
-    bnc_sync(t);
-    bnc_linear_add(t, &w_down, m->x, DIM, weights(w->w_down), vector(w->w_down_scale), &m->acts, n, s->acc);
-    bnc_sync(t);
-}
-
-/* n tokens through the model, as one thread sees it. */
-static void step(void *arg, struct bnc_worker *t)
-{
-    struct tiny *m = arg;
-    const struct scratch s = scratch_of(m, t->index);
-    int begin, end;
-
-    bnc_share(t, m->n, &begin, &end);
-    for (int i = begin; i < end; i++)
-        bnc_embed(BNC_BF16, m->x + i * DIM, weights(AT_EMBEDDING), m->tokens[i], DIM);
-    bnc_sync(t);
-    for (int layer = 0; layer <= 1; layer++)
-        block(m, &tiny_blocks[layer], layer, &s, t);
-
-    /* Only the tokens whose logits are wanted go through the head. */
-    const int first = m->all_logits ? 0 : m->n - 1;
-    bnc_share(t, m->n - first, &begin, &end);
-    for (int i = first + begin; i < first + end; i++)
-        bnc_rmsnorm(m->normed + i * DIM, m->x + i * DIM, vector(AT_FINAL_NORM), DIM, NORM_EPS);
-    bnc_sync(t);
-    bnc_dense(t, BNC_BF16, m->all_logits ? m->all_logits : m->logits, weights(AT_EMBEDDING), VOCAB, DIM,
-              m->normed + first * DIM, DIM, m->n - first);
-}
+#include "state.h"
 
 /* Feeds n tokens in batches; logits of each if all is not null. */
 static int feed(struct tiny *m, const int32_t *tokens, int n, float *all)
@@ -238,7 +17,7 @@ static int feed(struct tiny *m, const int32_t *tokens, int n, float *all)
         m->tokens = tokens + done;
         m->n = n - done < BATCH ? n - done : BATCH;
         m->all_logits = all ? all + (ptrdiff_t)done * VOCAB : 0;
-        bnc_run(&m->pool, step, m);
+        bnc_run(&m->pool, tiny_step, m);
         m->length += m->n;
         if (all)
             memcpy(m->logits, m->all_logits + (ptrdiff_t)(m->n - 1) * VOCAB, sizeof(float) * VOCAB);
@@ -270,6 +49,7 @@ struct tiny *tiny_init(void *arena, size_t arena_bytes, int context, int threads
     m->acts.scale = (float *)(void *)(base + AT_ACT_SCALE);
     m->acts.lut = base + AT_ACT_LUT;
     m->acts.stride = STRIDE;
+    m->weights = tiny_weights;
     m->threads = base + AT_THREADS;
     m->thread_bytes = TINY_THREAD_BYTES(context);
     m->cache = (uint16_t *)(void *)(m->threads + m->thread_bytes * (size_t)threads);

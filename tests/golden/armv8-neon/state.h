@@ -1,0 +1,71 @@
+/* tiny: the session, its shape, and where its buffers lie in the arena.
+ *
+ * Written by bitnetc 0.1.0; the choices made are in plan.json. To change this file, change
+ * templates/state.h.jinja or targets/armv8-neon.toml and compile the model again.
+ */
+#ifndef TINY_STATE_H
+#define TINY_STATE_H
+
+#include "tiny.h"
+#include "weights.h"
+#include "bnc_runtime.h"
+
+#if BNC_RUNTIME_ABI != 1
+#error "emitted for runtime ABI 1: compile the model again"
+#endif
+
+enum {
+    DIM = 64,         /* width of the residual stream */
+    FFN_DIM = 96,     /* width between gate/up and down */
+    HEADS = 4,        /* query heads */
+    KV_HEADS = 1,     /* key/value heads, each shared by 4 */
+    HEAD_DIM = 16,    /* width of one head */
+    HEAD_STRIDE = 16, /* the same, as it lies in the cache */
+    Q_DIM = 64,       /* HEADS * HEAD_DIM */
+    KV_DIM = 16,      /* KV_HEADS * HEAD_DIM */
+    VOCAB = 320,      /* rows of the embedding */
+    BATCH = 64,       /* most tokens in one step */
+    STRIDE = 128,     /* columns between two quantised tokens */
+};
+
+/* Where buffers lie in the arena, in bytes. Those that are never alive together overlap. */
+enum {
+    AT_H = 12288,         /* gate * up */
+    AT_NORMED = 12288,    /* the head's input */
+    AT_Q = 12288,         /* queries, then attention */
+    AT_K = 28672,         /* keys of these tokens */
+    AT_V = 32768,         /* values of these tokens */
+    AT_X = 36864,         /* residual stream */
+    AT_ACT_Q = 53248,     /* quantised activations */
+    AT_LOGITS = 61440,    /* logits of the last token */
+    AT_ODDS = 62720,      /* the sampler's weights */
+    AT_ORDER = 64000,     /* the sampler's order */
+    AT_ACT_SCALE = 65280, /* their scales */
+    AT_ACT_SUM = 65536,   /* their sums */
+    AT_THREADS = 65792    /* scratch of each thread, then the cache */
+};
+
+struct tiny {
+    struct bnc_pool pool;
+    struct bnc_tokenizer tokenizer;
+    struct bnc_acts acts;
+    const uint8_t *weights; /* the content of weights.bin */
+    float *x, *q, *k, *v, *h, *normed, *logits;
+    uint16_t *cache; /* [LAYERS][keys, values][KV_HEADS][context][HEAD_STRIDE] */
+    uint8_t *threads;
+    size_t thread_bytes;
+    int context; /* positions there is room for */
+    int length;  /* positions filled */
+
+    /* The step in progress. */
+    const int32_t *tokens;
+    int n;
+    float *all_logits; /* [n][VOCAB], or null: the last token's go to logits */
+};
+
+_Static_assert(sizeof(struct tiny) <= 12288, "state");
+
+/* m->n tokens of m->tokens through the model, as one thread sees it; m is the session. */
+BNC_API bnc_job tiny_step;
+
+#endif

@@ -1,0 +1,174 @@
+/* tiny for armv8-neon: the forward pass.
+ *
+ * Written by bitnetc 0.1.0; the choices made are in plan.json. To change this file, change
+ * templates/step.c.jinja or targets/armv8-neon.toml and compile the model again.
+ *
+ * One step computes n tokens. Every thread runs it and takes its share of each phase; a bnc_sync()
+ * stands between phases.
+ */
+#include "state.h"
+#include "kernels/neon/matmul_i2_m4k64.h"
+
+static const float NORM_EPS = 1e-05f; /* added to the mean of squares */
+static const float ATTENTION_SCALE = 0.25f; /* 1 / sqrt(HEAD_DIM) */
+
+/* What one thread computes in. */
+struct scratch {
+    int32_t *acc; /* sums of one tile, or of a tile of gate and one of up */
+    float *row;   /* one normalised token */
+    float *score; /* of up to four query heads, [context] each */
+};
+
+static struct scratch scratch_of(const struct tiny *m, int thread)
+{
+    uint8_t *at = m->threads + m->thread_bytes * (size_t)thread;
+    struct scratch s;
+    s.acc = (int32_t *)(void *)at;
+    s.row = (float *)(void *)(at + 2048);
+    s.score = (float *)(void *)(at + 2432);
+    return s;
+}
+
+static const uint8_t *weights(const struct tiny *m, uint64_t offset)
+{
+    return m->weights + offset;
+}
+
+static const float *vector(const struct tiny *m, uint64_t offset)
+{
+    return (const float *)(const void *)(m->weights + offset);
+}
+
+/* 64 x 64 in layout i2_m4k64 */
+static const struct bnc_linear wq = {
+    .kernel = bnc_matmul_i2_m4k64_neon,
+    .rows = 64,
+    .cols = 64,
+    .tile = 4,
+    .tile_bytes = 64,
+    .per_row = 0,
+};
+
+/* 16 x 64 in layout i2_m4k64 */
+static const struct bnc_linear wk = {
+    .kernel = bnc_matmul_i2_m4k64_neon,
+    .rows = 16,
+    .cols = 64,
+    .tile = 4,
+    .tile_bytes = 64,
+    .per_row = 0,
+};
+
+/* 16 x 64 in layout i2_m4k64 */
+static const struct bnc_linear wv = {
+    .kernel = bnc_matmul_i2_m4k64_neon,
+    .rows = 16,
+    .cols = 64,
+    .tile = 4,
+    .tile_bytes = 64,
+    .per_row = 0,
+};
+
+/* 64 x 64 in layout i2_m4k64 */
+static const struct bnc_linear wo = {
+    .kernel = bnc_matmul_i2_m4k64_neon,
+    .rows = 64,
+    .cols = 64,
+    .tile = 4,
+    .tile_bytes = 64,
+    .per_row = 0,
+};
+
+/* 96 x 64 in layout i2_m4k64 */
+static const struct bnc_linear w_gate = {
+    .kernel = bnc_matmul_i2_m4k64_neon,
+    .rows = 96,
+    .cols = 64,
+    .tile = 4,
+    .tile_bytes = 64,
+    .per_row = 0,
+};
+
+/* 96 x 64 in layout i2_m4k64 */
+static const struct bnc_linear w_up = {
+    .kernel = bnc_matmul_i2_m4k64_neon,
+    .rows = 96,
+    .cols = 64,
+    .tile = 4,
+    .tile_bytes = 64,
+    .per_row = 0,
+};
+
+/* 64 x 96 in layout i2_m4k64 */
+static const struct bnc_linear w_down = {
+    .kernel = bnc_matmul_i2_m4k64_neon,
+    .rows = 64,
+    .cols = 128,
+    .tile = 4,
+    .tile_bytes = 128,
+    .per_row = 0,
+};
+
+/* Blocks 0 to 1: one shape, one plan. */
+static void block(struct tiny *m, const struct tiny_block *w, int layer,
+                  const struct scratch *s, struct bnc_worker *t)
+{
+    uint16_t *cache = m->cache + (ptrdiff_t)layer * 2 * KV_HEADS * m->context * HEAD_STRIDE;
+    const float *rope = vector(m, AT_ROPE);
+    const int n = m->n, pos = m->length;
+
+    bnc_norm_quantise(t, &m->acts, m->x, vector(m, w->attn_norm), DIM, NORM_EPS, n, s->row);
+    bnc_sync(t);
+    bnc_linear_store(t, &wq, m->q, Q_DIM, weights(m, w->wq), vector(m, w->wq_scale),
+                     &m->acts, n, s->acc);
+    bnc_linear_store(t, &wk, m->k, KV_DIM, weights(m, w->wk), vector(m, w->wk_scale),
+                     &m->acts, n, s->acc);
+    bnc_linear_store(t, &wv, m->v, KV_DIM, weights(m, w->wv), vector(m, w->wv_scale),
+                     &m->acts, n, s->acc);
+    bnc_sync(t);
+    bnc_rope_cache(t, m->q, m->k, m->v, cache, rope, HEADS, KV_HEADS, HEAD_DIM, m->context, pos, n);
+    bnc_sync(t);
+    bnc_attention(t, m->q, cache, HEADS, KV_HEADS, HEAD_DIM, ATTENTION_SCALE, m->context, pos, n,
+                  s->score);
+    bnc_sync(t);
+    bnc_norm_quantise(t, &m->acts, m->q, vector(m, w->attn_sub_norm), Q_DIM, NORM_EPS, n, s->row);
+    bnc_sync(t);
+    bnc_linear_add(t, &wo, m->x, DIM, weights(m, w->wo), vector(m, w->wo_scale),
+                     &m->acts, n, s->acc);
+    bnc_sync(t);
+
+    bnc_norm_quantise(t, &m->acts, m->x, vector(m, w->ffn_norm), DIM, NORM_EPS, n, s->row);
+    bnc_sync(t);
+    bnc_linear_gated(t, bnc_relu2, &w_gate, &w_up, m->h, FFN_DIM,
+                     weights(m, w->w_gate), vector(m, w->w_gate_scale),
+                     weights(m, w->w_up), vector(m, w->w_up_scale), &m->acts, n, s->acc);
+    bnc_sync(t);
+    bnc_norm_quantise(t, &m->acts, m->h, vector(m, w->ffn_sub_norm), FFN_DIM, NORM_EPS, n, s->row);
+    bnc_sync(t);
+    bnc_linear_add(t, &w_down, m->x, DIM, weights(m, w->w_down), vector(m, w->w_down_scale),
+                     &m->acts, n, s->acc);
+    bnc_sync(t);
+}
+
+BNC_API void tiny_step(void *arg, struct bnc_worker *t)
+{
+    struct tiny *m = arg;
+    const struct scratch s = scratch_of(m, t->index);
+    int begin, end;
+
+    bnc_share(t, m->n, &begin, &end);
+    for (int i = begin; i < end; i++)
+        bnc_embed(BNC_BF16, m->x + i * DIM, weights(m, AT_EMBEDDING), m->tokens[i], DIM);
+    bnc_sync(t);
+    for (int layer = 0; layer <= 1; layer++)
+        block(m, &tiny_blocks[layer], layer, &s, t);
+
+    /* Only the tokens whose logits are wanted go through the head. */
+    const int first = m->all_logits ? 0 : m->n - 1;
+    bnc_share(t, m->n - first, &begin, &end);
+    for (int i = first + begin; i < first + end; i++)
+        bnc_rmsnorm(m->normed + i * DIM, m->x + i * DIM, vector(m, AT_FINAL_NORM), DIM, NORM_EPS);
+    bnc_sync(t);
+    bnc_dense(t, BNC_BF16, m->all_logits ? m->all_logits : m->logits, weights(m, AT_EMBEDDING), VOCAB, DIM,
+              m->normed + first * DIM, DIM, m->n - first);
+}

@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 PARALLEL ?= -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check-all bench bench-kernels golden layouts lint
+.PHONY: help demo test check-all compilers buildroot-check bench bench-kernels golden layouts lint
 
 help:            ## list the commands
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -26,6 +26,12 @@ test: $(VENV)/tested ## run the tests (what cannot run here is named)
 
 check-all: $(VENV)/tested ## run the tests, and fail where one cannot run
 	BITNETC_NO_SKIP=1 $(BIN)/pytest $(PARALLEL)
+
+compilers: $(VENV)/tested ## emitted C under every GCC and Clang that is installed
+	BITNETC_ALL_COMPILERS=1 $(BIN)/pytest tests/e2e/test_compilers.py
+
+buildroot-check: $(VENV)/installed ## BUILDROOT=folder FRAGMENT=file: a package with Buildroot's own make
+	BITNETC=$(CURDIR)/$(BIN)/bitnetc tests/buildroot.sh $(BUILDROOT) buildroot-check $(FRAGMENT)
 
 bench: $(VENV)/installed ## speed of the example model on this machine
 	@$(BIN)/bitnetc compile examples/austen/model --name austen --target native -o demo

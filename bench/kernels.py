@@ -25,9 +25,9 @@ from programs import build, kernels_of, render  # noqa: E402
 from bitnetc.cost import matrix_cost  # noqa: E402
 from bitnetc.errors import BitnetcError  # noqa: E402
 from bitnetc.kernels import Kernel  # noqa: E402
-from bitnetc.plan import BATCH, MAX_TILE, ROLES  # noqa: E402
+from bitnetc.plan import MAX_TILE, ROLES  # noqa: E402
 from bitnetc.run import command  # noqa: E402
-from bitnetc.target import Target, load_target, runs_here  # noqa: E402
+from bitnetc.target import BATCH, Target, load_target, runs_here  # noqa: E402
 
 # role -> rows x cols of BitNet b1.58 2B-4T
 SHAPES = {
@@ -49,7 +49,7 @@ class Bench:
 
     @property
     def tile(self) -> int:
-        return MAX_TILE // self.kernel.layout.rows * self.kernel.layout.rows
+        return max(1, MAX_TILE // self.kernel.layout.rows) * self.kernel.layout.rows
 
     @property
     def tiles(self) -> int:
@@ -149,6 +149,8 @@ def main() -> None:
         target = load_target(arguments.target)
         if not runs_here(target):
             raise BitnetcError(target.name, "does not run here, and an emulator tells no time")
+        if target.variants:
+            raise BitnetcError(target.name, "has the kernels of several targets: name one of them")
         benches = [
             Bench(kernel, role, *shape)
             for role, shape in SHAPES.items()

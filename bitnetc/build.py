@@ -10,16 +10,21 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bitnetc.checkpoint.tensor import release
 from bitnetc.emit import Bundle, Progress, manifest
 from bitnetc.errors import BitnetcError
 from bitnetc.model import Model
 from bitnetc.plan import Plan
+from bitnetc.target import Target, triple_system
 from bitnetc.toolchain import SYSTEMS, Toolchain, tool
+from bitnetc.weights_file import HEADER_BYTES
 
 _MARK = "manifest.json"  # a folder with this file is one of ours and may be replaced
+_RELEASE_BYTES = 1 << 27  # written, before memory of the checkpoint is given back
 
 
 @dataclass(frozen=True)
@@ -29,14 +34,26 @@ class Artifact:
     folder: Path
     name: str
     toolchain: str
+    target: Target
 
     @property
     def program(self) -> Path:
-        return self.folder / "bin" / self.name
+        return self.folder / "bin" / program_file(self.name, self.target)
 
     @property
     def library(self) -> Path:
         return self.folder / "lib" / f"lib{self.name}.a"
+
+    @property
+    def weights(self) -> Path | None:
+        """The weights, where the program does not hold them."""
+        path = self.folder / "share" / f"{self.name}.weights"
+        return path if path.is_file() else None
+
+
+def program_file(name: str, target: Target) -> str:
+    """What the program is called: Windows wants a suffix."""
+    return f"{name}.exe" if target.system == "windows" else name
 
 
 def build(
@@ -48,8 +65,9 @@ def build(
     progress: Progress,
     threads: bool = True,
     werror: bool = False,
+    finish: Callable[[Path], None] | None = None,
 ) -> Artifact:
-    """Writes and builds the bundle at `out`.
+    """Writes and builds the bundle at `out`; `finish` may add to the folder before it is there.
 
     Raises BitnetcError when `out` holds something else, the disk is full, or the compiler fails.
     """
@@ -64,7 +82,9 @@ def build(
         write(bundle, plan, model, stage, progress)
         progress("building", 0, 0)
         threads = threads and plan.target.threads
-        _cmake(bundle, toolchain, stage, work / "build", threads, werror)
+        _cmake(bundle, toolchain, stage, work / "build", plan.target, threads, werror)
+        if finish:
+            finish(stage)
         if out.exists():
             out.rename(work / "old")
         stage.rename(out)
@@ -72,7 +92,7 @@ def build(
         raise _os_error(out, error) from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return Artifact(out, bundle.name, toolchain.name)
+    return Artifact(out, bundle.name, toolchain.name, plan.target)
 
 
 def check_destination(out: Path) -> None:
@@ -95,16 +115,36 @@ def write(bundle: Bundle, plan: Plan, model: Model, folder: Path, progress: Prog
         target.write_bytes(content)
         hashes[path] = hashlib.sha256(content).hexdigest()
     for path, stream in bundle.streams.items():
-        total, done = bundle.stream_bytes[path], 0
+        total, done, released = bundle.stream_bytes[path], 0, 0
         digest = hashlib.sha256()
+        whole = bundle.weights_file
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
         with open(folder / path, "wb") as file:
+            if whole:
+                file.write(bytes(HEADER_BYTES))  # filled below
             for chunk in stream():
                 file.write(chunk)
                 digest.update(chunk)
                 done += len(chunk)
+                if done - released >= _RELEASE_BYTES:
+                    release()
+                    released = done
                 progress(f"packing {Path(path).name}", done, total)
+            if whole:
+                file.seek(0)
+                file.write(whole.header(digest.digest()))
         hashes[path] = digest.hexdigest()
+        if whole:
+            hashes[path] = _hash(folder / path)
+            text = whole.identity(digest.digest())
+            (folder / "src/identity.h").write_bytes(text)
+            hashes["src/identity.h"] = hashlib.sha256(text).hexdigest()
     (folder / _MARK).write_bytes(manifest(plan, model, hashes))
+
+
+def _hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _os_error(out: Path, error: OSError) -> BitnetcError:
@@ -114,7 +154,13 @@ def _os_error(out: Path, error: OSError) -> BitnetcError:
 
 
 def _cmake(
-    bundle: Bundle, toolchain: Toolchain, source: Path, folder: Path, threads: bool, werror: bool
+    bundle: Bundle,
+    toolchain: Toolchain,
+    source: Path,
+    folder: Path,
+    target: Target,
+    threads: bool,
+    werror: bool,
 ) -> None:
     folder.mkdir()
     cmake = tool("cmake", "cmake")
@@ -130,6 +176,10 @@ def _cmake(
         f"-DBNC_WITH_THREADS={'ON' if threads else 'OFF'}",
         f"-DBNC_WERROR={'ON' if werror else 'OFF'}",
         f"-DBNC_ISA_FLAGS={' '.join(toolchain.isa_flags)}",
+        *(
+            f"-DBNC_ISA_FLAGS_{v.identifier.upper()}={' '.join(toolchain.flags_of(v))}"
+            for v in target.variants
+        ),
         "-DCMAKE_INSTALL_LIBDIR=lib",
         f"-DCMAKE_TOOLCHAIN_FILE={toolchain.file or _toolchain_file(toolchain, folder)}",
     ]
@@ -164,10 +214,18 @@ def _toolchain_file(toolchain: Toolchain, folder: Path) -> Path:
     """What CMake needs to know, as a file: compiler, archiver, target, static linking."""
     lines = []
     if toolchain.triple:
-        arch, system = toolchain.triple.split("-")[:2]
+        arch, system = toolchain.triple.split("-")[0], triple_system(toolchain.triple)
         lines += [f"set(CMAKE_SYSTEM_NAME {SYSTEMS[system]})"]
         lines += [f"set(CMAKE_SYSTEM_PROCESSOR {arch})"]
         # A program cannot be tried here: let CMake check the compiler with a library.
+        lines += ["set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)"]
+        if system == "macos":  # CMake insists; nothing here renames a shared library
+            lines += [f'set(CMAKE_INSTALL_NAME_TOOL "{_script(folder / "rename", ("true",), ())}")']
+        if system == "windows":  # CMake insists on the first; the second leaves the time out
+            lines += [f'set(CMAKE_RC_COMPILER "{_script(folder / "rc", ("true",), ())}")']
+            lines += ['set(CMAKE_EXE_LINKER_FLAGS_INIT "-Wl,-Brepro")']
+    elif toolchain.bare:
+        lines += ["set(CMAKE_SYSTEM_NAME Generic)", "set(CMAKE_SYSTEM_PROCESSOR arm)"]
         lines += ["set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)"]
     driver = _script(folder / "cc", toolchain.compiler, _target_flags(toolchain))
     lines += [f'set(CMAKE_C_COMPILER "{driver}")', f'set(CMAKE_ASM_COMPILER "{driver}")']

@@ -301,6 +301,11 @@ def _tokenised(pieces: _Pieces, tokenizer: Tokenizer) -> ChatTemplate:
     ):
         raise _NotOfTheForm("needs a tokenizer that treats every stretch of text alike")
 
+    # Text that spells a control token is encoded as text, which must not come to one either.
+    reached = reached_controls(tokenizer)
+    if reached:
+        raise _NotOfTheForm(f"needs a tokenizer whose merges do not lead to {reached[0]!r}")
+
     def parts(text: str, begins: bool = False) -> ChatParts:
         found = chat_parts(text, tokenizer)
         if begins and found[: len(tokenizer.prefix)] != tokenizer.prefix:
@@ -320,6 +325,21 @@ def _tokenised(pieces: _Pieces, tokenizer: Tokenizer) -> ChatTemplate:
         strip_user=pieces.strip["user"],
         strip_assistant=pieces.strip["assistant"],
     )
+
+
+def reached_controls(tokenizer: Tokenizer) -> list[str]:
+    """The control tokens that text comes to though none is recognised in it: they are single
+    symbols, or merges make them, or they are words that are pieces."""
+    made = {*tokenizer.merges[:, 2].tolist(), *tokenizer.fallback}
+    found = []
+    for token in tokenizer.added:
+        if not token.special or token.id >= tokenizer.model_pieces:
+            continue
+        piece = tokenizer.pieces[token.id]
+        symbol = len(piece.decode("utf-8", "replace")) == 1
+        if symbol or token.id in made or tokenizer.ignore_merges:
+            found.append(token.content.decode())
+    return found
 
 
 def chat_parts(text: str, tokenizer: Tokenizer) -> ChatParts:

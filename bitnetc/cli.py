@@ -7,8 +7,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 from rich.console import Console
@@ -16,17 +17,26 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
 from bitnetc import __version__
+from bitnetc.board import Board, boards, describe, fit, load_board, suits
+from bitnetc.board import refuse_too_large as refuse_board
 from bitnetc.build import Artifact
 from bitnetc.checkpoint import I2S_LAYOUTS, I2sLayout
 from bitnetc.compiler import Options, compile_model, load
+from bitnetc.convert import convert
 from bitnetc.emit import identifier
 from bitnetc.errors import BitnetcError
-from bitnetc.model import FfnActivation, Model
+from bitnetc.footprint import footprint, measured, refuse_too_large
+from bitnetc.head import HEADS, with_integer_head
+from bitnetc.inspect import inspect, report_json
+from bitnetc.inspect_view import view
+from bitnetc.model import CacheType, FfnActivation, Model
 from bitnetc.package import package
-from bitnetc.plan import BATCH, Plan, plan, plan_json
+from bitnetc.plan import Plan, float_plan, plan, plan_json
 from bitnetc.synth import synth
-from bitnetc.target import load_target, runs_here, target_names
+from bitnetc.target import BATCH, load_target, runs_here, target_names
+from bitnetc.totals import totals, totals_json
 from bitnetc.verify import verify
+from bitnetc.weights_file import WEIGHTS, Weights
 
 PLAIN_WIDTH = 132  # of tables when the output is not a terminal
 out = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
@@ -60,10 +70,22 @@ def _compile_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def with_model(
-        checkpoint: Path, i2s_layout: I2sLayout, ffn_activation: FfnActivation | None, **more: Any
+        checkpoint: Path,
+        i2s_layout: I2sLayout,
+        ffn_activation: FfnActivation | None,
+        head: str,
+        kv: CacheType,
+        **more: Any,
     ) -> None:
-        load_target(more["target"])  # a misspelt target is said before a large model is read
-        model = load(checkpoint, i2s_layout, ffn_activation)
+        board = more["board"] and load_board(more["board"])
+        more["board"] = board
+        if board and more["target"] == "native":
+            more["target"] = board.target
+        target = load_target(more["target"])  # a misspelt one is said before a model is read
+        if board and not suits(board, target):
+            raise BitnetcError("--board", f"{board.name} does not run {target.name} programs")
+        model = with_integer_head(load(checkpoint, i2s_layout, ffn_activation), head)
+        model = replace(model, kv=kv)
         for note in model.notes:
             click.echo(f"note: {note}", err=True)
         command(model, **more)
@@ -74,9 +96,12 @@ def _compile_options(command: Callable[..., None]) -> Callable[..., None]:
             click.option(
                 "--target", default="native", metavar="T", help="See `bitnetc targets`; native."
             ),
+            click.option("--board", metavar="B", help="Refuse what does not fit, e.g. rpi4-2gb."),
             click.option("--context", type=int, help="Positions to compile for; the model's own."),
             click.option(
-                "--max-batch", type=int, default=BATCH, help=f"Tokens in one step; {BATCH}."
+                "--max-batch",
+                type=int,
+                help=f"Tokens in one step; the target's own, {BATCH} for most.",
             ),
             click.option(
                 "--i2s-layout",
@@ -88,6 +113,18 @@ def _compile_options(command: Callable[..., None]) -> Callable[..., None]:
                 "--ffn-activation",
                 type=click.Choice(["relu2", "silu"]),
                 help="Instead of what the checkpoint says or is known for.",
+            ),
+            click.option(
+                "--head",
+                type=click.Choice(list(HEADS)),
+                default="exact",
+                help="What logits come from: the checkpoint's own floats, or rounded integers.",
+            ),
+            click.option(
+                "--kv",
+                type=click.Choice(get_args(CacheType)),
+                default="f16",
+                help="Keys and values in the cache: float16, or int8 with a scale for each head.",
             ),
         )
     ):
@@ -101,37 +138,93 @@ def _compile_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--name", help="Name of program, library and symbols; the checkpoint's.")
 @click.option("--cc", help="C compiler to use instead of the one bitnetc chooses.")
 @click.option("--no-threads", is_flag=True, help="Build without POSIX threads.")
+@click.option("--freestanding", is_flag=True, help="Refuse a target with an operating system.")
+@click.option("--web", is_flag=True, help="Also make web/: a page that runs the model.")
+@click.option("--python", is_flag=True, help="Also make python/: a module over a shared library.")
+@click.option(
+    "--weights",
+    type=click.Choice(WEIGHTS),
+    default="binary",
+    help="In the program; in share/NAME.weights; or that file at an address or on a partition.",
+)
 def compile_command(
     model: Model,
     target: str,
+    board: Board | None,
     context: int | None,
-    max_batch: int,
+    max_batch: int | None,
     folder: Path | None,
     name: str | None,
     cc: str | None,
     no_threads: bool,
+    freestanding: bool,
+    web: bool,
+    python: bool,
+    weights: Weights,
 ) -> None:
     """Compile CHECKPOINT into a folder with bin/NAME, lib/libNAME.a and all sources."""
+    if freestanding and not load_target(target).freestanding:
+        raise BitnetcError(
+            "--freestanding", f"{target} programs run under an operating system", "use a cortex-m"
+        )
     started = time.monotonic()
-    options = Options(target, name, context, max_batch, cc, threads=not no_threads)
+    options = Options(
+        target,
+        name,
+        context,
+        max_batch,
+        cc,
+        threads=not no_threads,
+        web=web,
+        python=python,
+        weights=weights,
+        board=board,
+    )
     folder = folder or Path(f"{identifier(name or model.name)}-{target}")
     with _progress() as show:
         decided, artifact = compile_model(model, options, folder, show)
     _say_compiled(decided, artifact, time.monotonic() - started)
+    if board:
+        click.echo("\n".join(describe(decided, model, board, fit(decided, model, board))))
+
+
+def _size(ctx: click.Context, option: click.Parameter, text: str | None) -> int | None:
+    """Bytes, from a number that may end in K or M."""
+    if text is None:
+        return None
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    if not number.isdecimal() or unit not in ("", "K", "M"):
+        raise BitnetcError(f"--{option.name}", f'"{text}" is not a size', "write 262144 or 256K")
+    return int(number) * {"": 1, "K": 1024, "M": 1024**2}[unit]
 
 
 @main.command("plan")
 @_compile_options
 @click.option("--json", "as_json", is_flag=True, help="Print plan.json.")
+@click.option("--flash", callback=_size, help="Refuse what needs more, e.g. 1M; cortex-m targets.")
+@click.option("--ram", callback=_size, help="Refuse what needs more, e.g. 256K; cortex-m targets.")
 def plan_command(
-    model: Model, target: str, context: int | None, max_batch: int, as_json: bool
+    model: Model,
+    target: str,
+    board: Board | None,
+    context: int | None,
+    max_batch: int | None,
+    as_json: bool,
+    flash: int | None,
+    ram: int | None,
 ) -> None:
     """Show kernel, layout and cost of every matrix, and what else was considered."""
     decided = plan(model, load_target(target), context, max_batch)
+    if flash is not None or ram is not None:
+        refuse_too_large(decided, model, flash, ram)
+    need = refuse_board(decided, model, board) if board else None
     if as_json:
-        click.echo(json.dumps(plan_json(decided, model), indent=2, ensure_ascii=False))
+        said = plan_json(decided, model) | {"totals": totals_json(decided, model)}
+        click.echo(json.dumps(said, indent=2, ensure_ascii=False))
         return
     _say_plan(decided, model)
+    if board and need:
+        click.echo("\n".join(describe(decided, model, board, need)))
 
 
 @main.command("verify")
@@ -143,8 +236,9 @@ def plan_command(
 def verify_command(
     model: Model,
     target: str,
+    board: Board | None,
     context: int | None,
-    max_batch: int,
+    max_batch: int | None,
     cc: str | None,
     cpu: str | None,
     runner: str | None,
@@ -155,7 +249,7 @@ def verify_command(
     if not cpu and not runs_here(chosen) and chosen.checks:
         cpu = chosen.checks[0]
     with tempfile.TemporaryDirectory(prefix="bitnetc-") as scratch:
-        options = Options(target, None, context, max_batch, cc)
+        options = Options(target, None, context, max_batch, cc, board=board)
         with _progress() as show:
             decided, artifact = compile_model(model, options, Path(scratch) / "out", show)
         failed = 0
@@ -196,8 +290,54 @@ def targets_command() -> None:
         target = load_target(name)
         here = "native" if name == best else "runs here" if runs_here(target) else ""
         kernels = ", ".join(k.name for k in target.kernels)
+        if target.variants:
+            kernels = "those of " + ", ".join(v.name for v in target.variants)
         table.add_row(name, target.summary, kernels, here)
     out.print(table)
+    click.echo(f"\nboards, for --board: {', '.join(boards())}")
+
+
+@main.command("inspect")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--i2s-layout", type=click.Choice(I2S_LAYOUTS), default="128", help="As for compile.")
+@click.option("--ffn-activation", type=click.Choice(["relu2", "silu"]), help="As for compile.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def inspect_command(
+    checkpoint: Path,
+    i2s_layout: I2sLayout,
+    ffn_activation: FfnActivation | None,
+    as_json: bool,
+) -> None:
+    """Show what CHECKPOINT is and holds, what is assumed of it, and what is wrong with it."""
+    report = inspect(checkpoint, i2s_layout=i2s_layout, ffn_activation=ffn_activation)
+    if as_json:
+        click.echo(json.dumps(report_json(report), indent=2, ensure_ascii=False))
+        return
+    for part in view(report):
+        out.print(part)
+
+
+@main.command("convert")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("-o", "folder", required=True, type=click.Path(path_type=Path), help="New folder.")
+@click.option("--i2s-layout", type=click.Choice(I2S_LAYOUTS), default="128", help="As for compile.")
+@click.option("--ffn-activation", type=click.Choice(["relu2", "silu"]), help="As for compile.")
+def convert_command(
+    checkpoint: Path, folder: Path, i2s_layout: I2sLayout, ffn_activation: FfnActivation | None
+) -> None:
+    """Write CHECKPOINT as a Hugging Face folder of packed safetensors, the same in every bit."""
+    with _progress() as show:
+        model = convert(
+            checkpoint,
+            folder,
+            i2s_layout=i2s_layout,
+            ffn_activation=ffn_activation,
+            progress=show,
+        )
+    for note in model.notes:
+        click.echo(f"note: {note}", err=True)
+    size = sum(f.stat().st_size for f in folder.iterdir())
+    click.echo(f"{folder}: {model.name} ({model.family}), {size / 1e6:,.1f} MB")
 
 
 @main.command("synth")
@@ -216,7 +356,22 @@ def _say_compiled(decided: Plan, artifact: Artifact, seconds: float) -> None:
     size = artifact.program.stat().st_size
     click.echo(f"{artifact.program}  {size / 1e6:,.1f} MB, {decided.target.name}")
     click.echo(f"{artifact.library}")
+    if (artifact.folder / "web").is_dir():
+        page = artifact.folder / "web"
+        click.echo(f"{page}  to see it: python3 -m http.server -d {page}")
     arena = decided.memory.arena_bytes(decided.context, 1)
+    if decided.target.freestanding:
+        image = measured(Path(f"{artifact.program}.map").read_text())
+        click.echo(
+            f"flash: {image.flash:,} bytes; RAM: {image.ram:,} bytes, {image.arena:,} of them the "
+            f"arena at context {decided.context} and batch {decided.batch}"
+        )
+        click.echo(f"built by {artifact.toolchain} in {seconds:.1f} s")
+        return
+    if artifact.weights:
+        weights = artifact.weights.stat().st_size
+        click.echo(f"{artifact.weights}  {weights / 1e6:,.1f} MB")
+        size += weights
     click.echo(
         f"memory: {size / 1e6:,.1f} MB program + {arena / 1e6:,.1f} MB arena at context "
         f"{decided.context}, one thread"
@@ -239,34 +394,64 @@ def _say_plan(p: Plan, model: Model) -> None:
                 m.rejected, key=lambda c: c.cost.cycles if c.cost else float("inf"), default=None
             )
             why = f"{runner.kernel.name}: {runner.reason}" if runner else "no other kernel"
+            each = [v.cost.cycles for v in m.variants] or [m.cost.cycles]
             table.add_row(
                 f"  {m.role} x{blocks}",
                 f"{m.rows} x {m.cols}",
-                m.kernel.name,
+                f"{len(m.variants)} x {m.kernel.layout_name}" if m.variants else m.kernel.name,
                 f"{m.bytes * blocks / 1e6:,.2f}",
-                f"{m.cost.cycles * blocks / 1e3:,.0f}",
+                "-".join(f"{c * blocks / 1e3:,.0f}" for c in sorted({min(each), max(each)})),
                 why,
             )
-    head = model.head
-    size = head.rows * head.cols * head.bytes_per_value
+        for f in group.floats.values():
+            table.add_row(
+                f"  {f.role} x{blocks}",
+                f"{f.rows} x {f.cols}",
+                f"float {f.dtype}",
+                f"{f.bytes * blocks / 1e6:,.2f}",
+                f"{f.bytes * blocks / p.target.cost.bytes_per_cycle / 1e3:,.0f}",
+                "it reads floats" + (f", {f.groups} scales a row" if f.groups > 1 else ""),
+            )
+    head = float_plan("head", model.head)
+    size = head.bytes
     cycles = size / p.target.cost.bytes_per_cycle
     table.add_section()
     table.add_row(
         "head" + (" (tied)" if model.tied else ""),
         f"{head.rows} x {head.cols}",
-        f"dense {head.dtype}",
+        f"float {head.dtype}" if head.dtype == "trits" else f"dense {head.dtype}",
         f"{size / 1e6:,.2f}",
         f"{cycles / 1e3:,.0f}",
         "as the checkpoint stores it",
     )
     out.print(f"{model.name} ({model.family}) for {p.target.name}: {p.target.summary}")
     out.print(table)
+    for i, variant in enumerate(p.target.variants):
+        kernels = ", ".join(k.name for k in p.variant_kernels(i))
+        click.echo(f"on {variant.name}: {kernels}")
     memory = p.memory
     click.echo(
         f"arena: {memory.fixed_bytes:,} bytes + {memory.thread_bytes(p.context):,} a thread + "
         f"{memory.cache_bytes_per_position:,} a position; "
         f"{memory.arena_bytes(p.context, 1):,} at context {p.context} and one thread"
     )
+    t = totals(p, model)
+    click.echo(f"stack: {t.stack:,} bytes a thread at most")
+    if not p.target.firmware:
+        click.echo(
+            f"resident: {t.resident:,} bytes = {t.weights:,} weights + {t.tokenizer:,} tokenizer + "
+            f"{t.arena:,} arena + about {t.program:,} program"
+        )
+    if p.target.firmware:
+        need = footprint(p, model)
+        click.echo(
+            f"flash: {need.flash:,} bytes = {need.weights:,} weights + {need.tokenizer:,} "
+            f"tokenizer + {need.code:,} code (an estimate)"
+        )
+        click.echo(
+            f"RAM: {need.ram:,} bytes = {need.arena:,} arena + {need.stack:,} stack + "
+            f"{need.variables:,} variables"
+        )
 
 
 @contextmanager

@@ -3,15 +3,18 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from bitnetc.board import Board, refuse_too_large
 from bitnetc.build import Artifact, build, check_destination
 from bitnetc.checkpoint import I2sLayout, read
 from bitnetc.emit import Progress, emit, identifier
 from bitnetc.errors import BitnetcError
 from bitnetc.model import FfnActivation, Model
 from bitnetc.normalise import normalise
-from bitnetc.plan import BATCH, Plan, plan
+from bitnetc.plan import Plan, plan
 from bitnetc.target import load_target
-from bitnetc.toolchain import choose
+from bitnetc.toolchain import Toolchain, choose
+from bitnetc.web import publish, refuse_target, with_page
+from bitnetc.weights_file import Weights
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -25,10 +28,14 @@ class Options:
     target: str = "native"
     name: str | None = None  # symbols and file names; by default from the checkpoint's folder
     context: int | None = None
-    batch: int = BATCH
+    batch: int | None = None  # by default the target's
     cc: str | None = None
     threads: bool = True
     werror: bool = False
+    web: bool = False  # a page that runs the model in a browser
+    python: bool = False  # a Python module over the shared library
+    weights: Weights = "binary"  # where the program has them
+    board: Board | None = None  # refuses what has no room there
 
 
 def load(
@@ -40,6 +47,17 @@ def load(
     return normalise(checkpoint, name, ffn_activation=ffn_activation)
 
 
+def _refuse_python(options: Options, toolchain: Toolchain) -> None:
+    if options.weights != "binary":
+        raise BitnetcError("--python", "the module has its weights inside", "leave out --weights")
+    if toolchain.triple:
+        raise BitnetcError(
+            "--python",
+            "a shared library is built by a compiler of the system that Python runs on",
+            "--target native, --cc cc, or the folder's own CMakeLists.txt there",
+        )
+
+
 def compile_model(
     model: Model, options: Options, out: Path, progress: Progress = silent
 ) -> tuple[Plan, Artifact]:
@@ -47,11 +65,26 @@ def compile_model(
     check_destination(out)
     target = load_target(options.target)
     toolchain = choose(target, options.target == "native", options.cc)
-    if options.batch < 1:
+    if options.batch is not None and options.batch < 1:
         raise BitnetcError("--max-batch", f"{options.batch} is not a number of tokens")
     decided = plan(model, target, options.context, options.batch)
-    bundle = emit(decided, model, identifier(options.name or model.name))
+    if options.board:
+        refuse_too_large(decided, model, options.board)
+    name = identifier(options.name or model.name)
+    if options.python:
+        _refuse_python(options, toolchain)
+    bundle = emit(decided, model, name, options.web, options.weights, options.python)
+    if options.web:
+        if options.weights != "binary":
+            raise BitnetcError("--web", "a page has files of its own", "leave out --weights")
+        refuse_target(decided)
+        bundle = with_page(bundle, model, options.name or model.name)
+
+    def finish(folder: Path) -> None:
+        if options.web:
+            publish(folder, name, decided, model)
+
     artifact = build(
-        bundle, decided, model, toolchain, out, progress, options.threads, options.werror
+        bundle, decided, model, toolchain, out, progress, options.threads, options.werror, finish
     )
     return decided, artifact

@@ -18,13 +18,19 @@ class MatrixCost:
         return max(self.compute, self.memory) + self.tables
 
 
-def matrix_cost(kernel: Kernel, rows: int, cols: int, sharers: int, cost: Cost) -> MatrixCost:
-    """Cost of one decode step through a padded matrix; `sharers` matrices read one input."""
+def matrix_cost(
+    kernel: Kernel, rows: int, cols: int, sharers: int, cost: Cost, density: float = 1.0
+) -> MatrixCost:
+    """Cost of one decode step through a padded matrix; `sharers` matrices read one input.
+
+    density: share of the activations that are not zero, as far as is known
+    """
+    share = density if kernel.skips else 1.0
     layout = kernel.layout
     blocks = (rows // layout.rows) * (cols // layout.cols)
     tables = cols // 2 * cost.cycles_per_lut16 / sharers if kernel.activation == "lut16" else 0.0
     return MatrixCost(
-        compute=blocks * cost.cycles_per_block[kernel.name],
-        memory=layout.packed_bytes(rows, cols) / cost.bytes_per_cycle,
+        compute=share * blocks * cost.cycles_per_block[kernel.name],
+        memory=share * layout.packed_bytes(rows, cols) / cost.bytes_per_cycle,
         tables=tables,
     )

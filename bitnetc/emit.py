@@ -6,10 +6,12 @@ Equal inputs give equal bytes: no dates, host names or paths.
 
 import hashlib
 import json
+import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -17,33 +19,90 @@ import numpy as np
 
 from bitnetc import __version__, resources
 from bitnetc.memory import STATE_BYTES, Memory
-from bitnetc.model import ChatParts, ChatTemplate, Model, Strip
-from bitnetc.pack import Slot, group_fields, pack, slots, tokenizer_tables
-from bitnetc.plan import Group, Plan, plan_json
+from bitnetc.model import Block, ChatParts, ChatTemplate, Model, Shape, Strip
+from bitnetc.pack import (
+    Slot,
+    group_fields,
+    pack,
+    rope_names,
+    slots,
+    tokenizer_tables,
+    vector,
+)
+from bitnetc.plan import Group, Plan, float_plan, plan_json
 from bitnetc.reference import attention_scale
 from bitnetc.tokenizer import Tokenizer
+from bitnetc.totals import PROGRAM_BYTES, totals_json
+from bitnetc.weights_file import (
+    FAR_BYTES,
+    HEADER_BYTES,
+    Weights,
+    WeightsFile,
+    check,
+    header,
+    identity,
+)
 
 ABI = 1  # BNC_RUNTIME_ABI of the runtime that templates are written for
+API = 2  # of the functions and types in NAME.h: part of NAME_ABI
 
 # What of runtime_c every bundle carries; kernels are added by the plan.
 _RUNTIME = (
+    "bnc_amx.h",
+    "bnc_assembler.h",
     "bnc_attention.h",
+    "bnc_cache.h",
     "bnc_chat.h",
     "bnc_cpu.h",
     "bnc_dense.h",
+    "bnc_float_linear.h",
+    "bnc_graph.h",
     "bnc_lanes.h",
     "bnc_layouts.h",
     "bnc_linear.h",
     "bnc_main.c",
+    "bnc_main_bench.h",
+    "bnc_main_chat.h",
+    "bnc_main_embed.h",
+    "bnc_main_options.h",
+    "bnc_main_session.h",
+    "bnc_main_weights.h",
     "bnc_math.h",
+    "bnc_os.h",
     "bnc_quantise.h",
     "bnc_runtime.h",
     "bnc_sampler.h",
+    "bnc_screen.h",
+    "bnc_thread_os.h",
     "bnc_threads.c",
     "bnc_threads.h",
     "bnc_tokenizer.c",
     "bnc_tokenizer.h",
     "bnc_unicode.h",
+    "bnc_utf8.h",
+)
+
+# For weights that are not in the program.
+_DETACHED = ("bnc_map.h", "bnc_sha256.h", "bnc_weights.h")
+
+# What stands for the first where there is no operating system.
+_HOSTED = (
+    "bnc_chat.h",
+    "bnc_cpu.h",
+    "bnc_main.c",
+    "bnc_main_bench.h",
+    "bnc_main_chat.h",
+    "bnc_main_embed.h",
+    "bnc_main_options.h",
+    "bnc_main_session.h",
+    "bnc_map.h",
+    "bnc_os.h",
+)
+_FREESTANDING = (
+    "freestanding/bnc_firmware.c",
+    "freestanding/bnc_semihosting.h",
+    "freestanding/bnc_start.c",
+    "freestanding/string.h",
 )
 
 # The functions of the library that the program calls.
@@ -55,12 +114,21 @@ _FUNCTIONS = (
     "rewind",
     "eval",
     "eval_all",
+    "logits",
     "sample",
+    "generate",
+    "options",
+    "check",
+    "error",
     "is_eos",
     "scratch_bytes",
     "tokenize",
     "piece",
 )
+
+_TEXTS_FUNCTIONS = ("embed_texts",)
+_DETACHED_FUNCTIONS = ("init_weights", "check_weights")
+_VARIANT_FUNCTIONS = ("variant_name", "variant_runs", "use_variant")
 
 Progress = Callable[[str, int, int], None]  # what, bytes done, bytes in all
 
@@ -73,6 +141,7 @@ class Bundle:
     files: dict[str, bytes]
     streams: dict[str, Callable[[], Iterator[bytes]]]
     stream_bytes: dict[str, int]
+    weights_file: WeightsFile | None = None  # which of the streams is one
 
 
 @cache
@@ -93,34 +162,142 @@ def identifier(name: str) -> str:
     return f"m_{word}" if word[0].isdigit() else word
 
 
-def emit(plan: Plan, model: Model, name: str) -> Bundle:
-    """All files of the bundle except manifest.json, which needs the streams' hashes."""
+def emit(
+    plan: Plan,
+    model: Model,
+    name: str,
+    web: bool = False,
+    weights: Weights = "binary",
+    python: bool = False,
+) -> Bundle:
+    """All files of the bundle except those that need the streams' hashes, as manifest.json does.
+
+    web: the build makes web/NAME.wasm, too; bitnetc/web.py has the rest of the page.
+    weights: where the program has them. Raises BitnetcError when the target does not allow that.
+    python: the build makes python/, too: a module over the library as a shared one.
+    """
     places = slots(plan, model)
     tables = tokenizer_tables(model)
     weights_bytes = places[-1].offset + places[-1].bytes
-    context = _context(plan, model, name, places, weights_bytes, len(tables))
+    check(plan, weights, weights_bytes)
+    detached = weights != "binary"
+    far = not detached and weights_bytes >= FAR_BYTES and _reaches_far(plan)
+    context = _context(plan, model, name, places, weights_bytes, len(tables)) | {
+        "web": web,
+        "python": python,
+        "detached": detached,
+        "weights_beside": weights == "file",
+        "weights_file_bytes": HEADER_BYTES + weights_bytes,
+        "far": far,
+        "weights_symbol": "0" if detached else f"{name}_weights{'_at' if far else ''}",
+        "example_init": f"{name}_init(arena, sizeof arena, 512, 1)",
+    }
+    declared = _declared(name, weights_bytes, len(tables), far, detached, web)
+    context["whole"] = [*declared, "", *context["whole"]]
+    context["units"] = [
+        "variants.c" if context["variants"] else "step.c",
+        *("model.c", "generate.c"),
+        *(("texts.c",) if model.pooling else ()),
+        "facts.c",
+        *(("detached.c",) if detached else ()),
+    ]
+    if detached:
+        given = f"{name}_init_weights(arena, sizeof arena, 512, 1, weights, weights_bytes)"
+        context["example_init"] = given
+        kept = (f for f in context["functions"] if f != "init")
+        context["functions"] = (*kept, *_DETACHED_FUNCTIONS)
     files = {
-        "CMakeLists.txt": _render("CMakeLists.txt.jinja", context),
         f"include/{name}.h": _render("model.h.jinja", context),
         "src/model.c": _render("model.c.jinja", context),
+        "src/generate.c": _render("generate.c.jinja", context),
+        **({"src/texts.c": _render("texts.c.jinja", context)} if model.pooling else {}),
+        "src/facts.c": _render("facts.c.jinja", context),
         "src/state.h": _render("state.h.jinja", context),
         "src/step.c": _render("step.c.jinja", context),
         "src/weights.h": _render("weights.h.jinja", context),
         "src/weights.S": _render("weights.S.jinja", context),
         "src/all.c": _render("all.c.jinja", context),
-        "src/main.c": _render("main.c.jinja", context),
         "src/tokenizer.bin": tables,
-        "plan.json": _json(plan_json(plan, model)),
+        "plan.json": _json(plan_json(plan, model) | {"totals": totals_json(plan, model)}),
         "LICENSES/MIT.txt": resources.LICENSE.read_bytes(),
     }
-    for path in (*_RUNTIME, *(kernel.header for kernel in plan.kernels)):
+    runtime: tuple[str, ...] = _RUNTIME
+    if detached:
+        files["src/detached.c"] = _render("detached.c.jinja", context)
+        runtime = (*_RUNTIME, *_DETACHED)
+    if python:
+        files[f"python/{name}.py"] = _render("python/module.py.jinja", context)
+    if far:
+        files["src/weights.ld"] = _render("weights.ld.jinja", context)
+    if plan.target.firmware:
+        context["firmware"] = plan.target.firmware
+        runtime = (*(f for f in runtime if f not in _HOSTED), *_FREESTANDING)
+        files["src/link.ld"] = _render("freestanding/link.ld.jinja", context)
+    for variant in context["variants"]:
+        view = context | {"variant": variant}
+        files[f"src/step_{variant['identifier']}.c"] = _render("step_variant.c.jinja", view)
+        files["src/variants.c"] = _render("variants.c.jinja", context)
+    for path in ("CMakeLists.txt", "src/main.c"):
+        name_of = ("freestanding/" if plan.target.firmware else "") + Path(path).name
+        files[path] = _render(f"{name_of}.jinja", context)
+    for path in (*runtime, *_kernel_headers(kernel.header for kernel in plan.kernels)):
         files[f"runtime/{path}"] = (resources.RUNTIME / path).read_bytes()
+    title = f"{model.name} for {plan.target.name}, {plan.context} positions"
+    path = f"share/{name}.weights" if detached else "src/weights.bin"
     return Bundle(
         name=name,
         files=files,
-        streams={"src/weights.bin": lambda: _weights(plan, model)},
-        stream_bytes={"src/weights.bin": weights_bytes},
+        streams={path: lambda: _weights(plan, model)},
+        stream_bytes={path: weights_bytes},
+        weights_file=WeightsFile(
+            path,
+            lambda digest: header(digest, weights_bytes, title),
+            lambda digest: identity(digest, name),
+        )
+        if detached
+        else None,
     )
+
+
+def _kernel_headers(headers: Iterable[str]) -> list[str]:
+    """Headers of kernels, and those of other kernels that they build on."""
+    found: dict[str, None] = {}
+    left = list(headers)
+    while left:
+        header = left.pop()
+        found[header] = None
+        text = (resources.RUNTIME / header).read_text()
+        for name in re.findall(r'^#include "(.+)"', text, re.MULTILINE):
+            path = posixpath.normpath(posixpath.join(posixpath.dirname(header), name))
+            if path.startswith("kernels/") and path not in found:
+                left.append(path)
+    return sorted(found)
+
+
+def _declared(
+    name: str, weights: int, tables: int, far: bool, detached: bool, web: bool
+) -> list[str]:
+    """How weights.h declares the data: of `weights` and `tables` bytes."""
+    lines = [f"extern const uint8_t {name}_tokenizer[{tables}];"]
+    if far:
+        what = f"{weights} bytes, out of the reach of code"
+        lines.insert(0, f"extern const uint8_t *const {name}_weights_at; /* {what} */")
+    elif not detached:
+        lines.insert(0, f"extern const uint8_t {name}_weights[{weights}];")
+    if not web:
+        return lines
+    return [
+        "#ifdef BNC_WEB /* the page's module has neither: bnc_web_start() says where they are */",
+        f"extern const uint8_t *{name}_weights, *{name}_tokenizer;",
+        "#else",
+        *lines,
+        "#endif",
+    ]
+
+
+def _reaches_far(plan: Plan) -> bool:
+    """Whether the target's linkers take sections that code cannot reach: ELF of 64 bits."""
+    return plan.target.system == "linux" and not plan.target.narrow
 
 
 def manifest(plan: Plan, model: Model, hashes: dict[str, str]) -> bytes:
@@ -176,7 +353,8 @@ def _context(
     shape, memory = plan.shape, plan.memory
     at = {(slot.block, slot.name): slot.offset for slot in places}
     fields = _fields(plan, model)
-    dense = {"f32": "BNC_F32", "f16": "BNC_F16", "bf16": "BNC_BF16"}
+    head = float_plan("head", model.head)
+    embedding = float_plan("embedding", model.embedding)
     return {
         "version": __version__,
         "abi": ABI,
@@ -188,20 +366,37 @@ def _context(
         "plan": plan,
         "shape": shape,
         "memory": memory,
+        "stack_bytes": plan.stack_bytes,
+        "program_bytes": PROGRAM_BYTES,
+        "header_abi": _header_abi(plan, model, weights_bytes, table_bytes),
         "kernels": plan.kernels,
+        "permits": sorted(
+            {k.permit for k in plan.kernels if k.permit and not plan.target.variants}
+        ),
+        "variants": _variant_views(plan, name),
         "constants": _constants(plan),
         "norm_eps": c_float(model.norm_eps),
-        "attention_scale": c_float(float(attention_scale(shape.head_dim))),
+        "attention_scale": c_float(float(attention_scale(model.score_dim or shape.head_dim))),
+        "graph": _graph_view(plan, model),
         "buffers": _buffers(memory),
-        "state_bytes": STATE_BYTES,
+        "head_stride": _head_stride(shape),
+        "state_bytes": STATE_BYTES[plan.target.threads],
         "groups": _group_views(plan),
-        "embedding_type": dense[model.embedding.dtype],
-        "head_type": dense[model.head.dtype],
-        "head_at": "AT_EMBEDDING" if model.tied else "AT_HEAD",
-        "head_bytes": model.head.rows * model.head.cols * model.head.bytes_per_value,
+        "ends": {
+            "embedding": embedding,
+            "head": head,
+            "embedding_type": f"BNC_{embedding.dtype.upper()}",
+            "head_type": f"BNC_{head.dtype.upper()}",
+            "head_at": "AT_EMBEDDING" if model.tied else "AT_HEAD",
+            "integers": plan.head,
+            "screened": plan.screened,
+        },
+        "head_bytes": plan.head.bytes if plan.head else head.bytes,
         "eos_test": " || ".join(f"token == {e}" for e in model.eos) or "0 * token",
         "cpu_checks": [f for f in plan.target.features if f != "neon"],
-        "functions": _FUNCTIONS,
+        "functions": _FUNCTIONS
+        + _VARIANT_FUNCTIONS * bool(plan.target.variants)
+        + _TEXTS_FUNCTIONS * bool(model.pooling),
         "chat": _chat_view(model.chat, model.tokenizer) if model.chat else None,
         "weights_bytes": weights_bytes,
         "tokenizer_bytes": table_bytes,
@@ -214,8 +409,21 @@ def _context(
             if s.block is None
         ),
         "fields": commented((f"uint64_t {field};", meaning) for field, meaning in fields),
-        "blocks": [[at[i, field] for field, _ in fields] for i in range(shape.layers)],
+        "blocks": [_block_row(model, at, fields, i) for i in range(shape.layers)],
     }
+
+
+def _header_abi(plan: Plan, model: Model, weights_bytes: int, table_bytes: int) -> str:
+    """A number for what NAME.h says: other constants, types or functions give another one."""
+    memory, sampling = plan.memory, model.sampling
+    said = [
+        *(API, model.kv, plan.shape.vocab, plan.shape.dim, plan.context, plan.batch),
+        *(weights_bytes, table_bytes, memory.fixed_bytes, memory.acc_bytes, memory.row_bytes),
+        *(memory.score_bytes_per_position, memory.cache_bytes_per_position),
+        *(plan.stack_bytes, sampling.temperature, sampling.top_k, sampling.top_p),
+    ]
+    digest = hashlib.sha256(repr(said).encode()).digest()
+    return f"0x{int.from_bytes(digest[:4]) >> 1:08X}"
 
 
 def commented(lines: Iterable[tuple[str, str]]) -> list[str]:
@@ -236,6 +444,11 @@ def _buffers(memory: Memory) -> list[str]:
     return commented(lines)
 
 
+def _head_stride(shape: Shape) -> int:
+    """A head's width in the cache: whole groups of sixteen lanes."""
+    return -(-shape.head_dim // 16) * 16
+
+
 def _constants(plan: Plan) -> list[str]:
     s = plan.shape
     constants = [
@@ -244,13 +457,16 @@ def _constants(plan: Plan) -> list[str]:
         ("HEADS", s.heads, "query heads"),
         ("KV_HEADS", s.kv_heads, f"key/value heads, each shared by {s.heads // s.kv_heads}"),
         ("HEAD_DIM", s.head_dim, "width of one head"),
-        ("HEAD_STRIDE", -(-s.head_dim // 16) * 16, "the same, as it lies in the cache"),
+        ("CACHE_ROW", plan.memory.cache_row_bytes // 2, "16-bit words of a head in the cache"),
         ("Q_DIM", s.q_dim, "HEADS * HEAD_DIM"),
         ("KV_DIM", s.kv_dim, "KV_HEADS * HEAD_DIM"),
         ("VOCAB", s.vocab, "rows of the embedding"),
         ("BATCH", plan.batch, "most tokens in one step"),
         ("STRIDE", plan.stride, "columns between two quantised tokens"),
     ]
+    if "act_f" in plan.memory.buffers:
+        size = plan.memory.buffers["act_f"].bytes // (4 * plan.batch * plan.inputs)
+        constants.append(("FLOAT_STRIDE", size, "columns between two tokens of floats"))
     return commented((f"{name} = {value},", meaning) for name, value, meaning in constants)
 
 
@@ -269,6 +485,7 @@ def _group_views(plan: Plan) -> list[dict[str, Any]]:
                 "first": group.first,
                 "last": group.last,
                 "matrices": group.matrices,
+                "floats": group.floats,
                 "function": "block" if only else f"block_{i}",
                 "prefix": "" if only else f"block_{i}_",
                 "title": _title(group),
@@ -277,32 +494,84 @@ def _group_views(plan: Plan) -> list[dict[str, Any]]:
     return views
 
 
+def _variant_views(plan: Plan, name: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": variant.name,
+            "identifier": variant.identifier,
+            "step": f"{name}_step_{variant.identifier}",
+            "flags": variant.flags,
+            "kernels": plan.variant_kernels(i),
+            "test": " && ".join(f"bnc_has_{feature}()" for feature in variant.features) or "1",
+        }
+        for i, variant in enumerate(plan.target.variants)
+    ]
+
+
 def _title(group: Group) -> str:
     if group.first == group.last:
         return f"Block {group.first}."
     return f"Blocks {group.first} to {group.last}: one shape, one plan."
 
 
-def _fields(plan: Plan, model: Model) -> list[tuple[str, str]]:
-    """Members of the block table with their meaning; all blocks have the same ones."""
-    group, shape = plan.groups[0], plan.shape
-    meanings = {
-        "attn_norm": f"[{shape.dim}]",
-        "attn_sub_norm": f"[{shape.q_dim}]",
-        "ffn_norm": f"[{shape.dim}]",
-        "ffn_sub_norm": f"[{shape.ffn_dim}]",
+def _graph_view(plan: Plan, model: Model) -> dict[str, Any]:
+    """What of the forward pass differs between graphs: see macros/block.jinja."""
+    block, names = model.blocks[0], {name for name, _ in _fields(plan, model)}
+    constants = []
+    if model.sub_norm_eps is not None:
+        line = f"static const float SUB_NORM_EPS = {c_float(model.sub_norm_eps)};"
+        constants.append((line, "of norms before a matrix"))
+    if model.embedding_scale != 1:
+        line = f"static const float EMBEDDING_SCALE = {c_float(model.embedding_scale)};"
+        constants.append((line, "of a token's vector"))
+    return {
+        "fields": names,
+        "inputs": plan.inputs,
+        "floats": "act_f" in plan.memory.buffers,
+        "post": block.attn_post_norm is not None,
+        "ropes": "rope" in names,
+        "windows": "window" in names,
+        "texts": model.pooling is not None,
+        "starts": "m->vectors ? m->starts : 0" if model.pooling else "0",
+        "score_dim": "HEAD_DIM" if model.score_dim is None else f"{model.score_dim:g}",
+        "sub_eps": "NORM_EPS" if model.sub_norm_eps is None else "SUB_NORM_EPS",
+        "embedding_scale": model.embedding_scale != 1,
+        "constants": commented(constants) if constants else [],
     }
-    fields = []
-    for field in group_fields(group, model.blocks[0]):
-        if field in meanings:
-            fields.append((field, meanings[field]))
-        elif field.endswith("_scale"):
-            m = group.matrices[field.removesuffix("_scale")]
-            fields.append((field, f"[{m.rows}]" if m.per_row else "[1]"))
-        else:
-            m = group.matrices[field]
-            fields.append((field, f"{m.padded_rows} x {m.padded_cols}, {m.kernel.layout_name}"))
-    return fields
+
+
+def _block_row(
+    model: Model, at: dict[tuple[int | None, str], int], fields: list[tuple[str, str]], i: int
+) -> list[int]:
+    """A block's line of the table; 0 for what other blocks have and it has not."""
+    block = model.blocks[i]
+    own = {"rope": at[None, rope_names(model)[block.rope]], "window": block.window}
+    return [own[field] if field in own else at.get((i, field), 0) for field, _ in fields]
+
+
+def _fields(plan: Plan, model: Model) -> list[tuple[str, str]]:
+    """Members of the block table with their meaning: whatever some block has."""
+    fields: dict[str, str] = {}
+    for group in plan.groups:
+        block = model.blocks[group.first]
+        for field in group_fields(group, block):
+            fields.setdefault(field, _meaning(group, block, field))
+    found = list(fields.items())
+    if len(model.ropes) > 1:
+        found.append(("rope", "the table that its heads are turned by"))
+    if any(block.window for block in model.blocks):
+        found.append(("window", "positions that attention sees; 0: all"))
+    return found
+
+
+def _meaning(group: Group, block: Block, field: str) -> str:
+    if field in group.matrices:
+        m = group.matrices[field]
+        return f"{m.padded_rows} x {m.padded_cols}, {m.kernel.layout_name}"
+    if field in group.floats:
+        f = group.floats[field]
+        return f"{_by(f.shape)}, {f.dtype}"
+    return "[" + "][".join(map(str, vector(block, field).shape)) + "]"
 
 
 _STRIP = {

@@ -14,7 +14,16 @@ class BitnetcError(Exception):
 
     def __init__(self, where: str, what: str, hint: str = "") -> None:
         self.where, self.what, self.hint = where, what, hint
-        super().__init__(f"{where}: {what}" + (f"; {hint}" if hint else ""))
+        super().__init__(_printable(f"{where}: {what}" + (f"; {hint}" if hint else "")))
+
+
+def _printable(text: str) -> str:
+    """The text with what a terminal would act upon escaped: names from files hold anything."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

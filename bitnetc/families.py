@@ -8,8 +8,8 @@ published.
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from bitnetc.checkpoint.fields import Fields, misspelt, shown
 from bitnetc.errors import BitnetcError, nearest
@@ -23,6 +23,12 @@ class Family:
     evidence:    tensor names of which one present decides for this family; "N" stands for a layer
     declared_by: config keys, one of which says that the weights are ternary and how they are
                  stored; none where the file itself says so
+    stored:      "declared" by the config; "online", float masters; "levels", floats of three
+                 values a group; "coded", as the container says
+    keys:        config keys that must be there, too, since they change the graph
+    reads:       config keys that other families refuse
+    one_plus:    roles of norms that are stored as w and mean 1 + w
+    embeds:      its models make vectors of texts
     defaults:    what a missing key of config.json means, as transformers' config class has it;
                  num_key_value_heads and head_dim follow from other keys where not listed
     activations: hidden_act -> ours
@@ -38,6 +44,17 @@ class Family:
     top: Mapping[str, str]
     layer: str
     block: Mapping[str, str]
+    stored: Literal["declared", "online", "levels", "coded"] = "declared"
+    keys: tuple[str, ...] = ()
+    reads: frozenset[str] = frozenset()
+    one_plus: frozenset[str] = frozenset()
+    activation_key: str = "hidden_act"
+    embeds: bool = False
+
+    @property
+    def float_activations(self) -> bool:
+        """Of the published models: whoever trains without quantised activations publishes so."""
+        return self.stored == "levels"
 
 
 # Rows and columns of each matrix, length of each vector, as properties of model.Shape.
@@ -53,6 +70,18 @@ EXTENTS: Mapping[str, tuple[str, ...]] = {
     "w_up": ("ffn_dim", "dim"),
     "ffn_sub_norm": ("ffn_dim",),
     "w_down": ("dim", "ffn_dim"),
+    "wq_norm": ("dim",),
+    "wk_norm": ("dim",),
+    "wv_norm": ("dim",),
+    "w_gate_norm": ("dim",),
+    "w_up_norm": ("dim",),
+    "wq_bias": ("q_dim",),
+    "wk_bias": ("kv_dim",),
+    "wv_bias": ("kv_dim",),
+    "q_norm": ("head_dim",),
+    "k_norm": ("head_dim",),
+    "attn_post_norm": ("dim",),
+    "ffn_post_norm": ("dim",),
     "embedding": ("vocab", "dim"),
     "final_norm": ("dim",),
     "head": ("vocab", "dim"),
@@ -63,6 +92,12 @@ _TOP = {
     "head": "lm_head.weight",
 }
 _LAYER = "model.layers.N."
+# Of Qwen2's graph, where a checkpoint has them.
+_BIASES = {
+    "wq_bias": "self_attn.q_proj.bias",
+    "wk_bias": "self_attn.k_proj.bias",
+    "wv_bias": "self_attn.v_proj.bias",
+}
 _LLAMA_BLOCK = {
     "attn_norm": "input_layernorm.weight",
     "wq": "self_attn.q_proj.weight",
@@ -74,8 +109,30 @@ _LLAMA_BLOCK = {
     "w_up": "mlp.up_proj.weight",
     "w_down": "mlp.down_proj.weight",
 }
+_HEAD_NORMS = {"q_norm": "self_attn.q_norm.weight", "k_norm": "self_attn.k_norm.weight"}
+
+
+def _inner_norms(name: str) -> dict[str, str]:
+    """Norms that belong to the seven projections, each called `name` inside of its own."""
+    return {
+        "wq_norm": f"self_attn.q_proj.{name}.weight",
+        "wk_norm": f"self_attn.k_proj.{name}.weight",
+        "wv_norm": f"self_attn.v_proj.{name}.weight",
+        "attn_sub_norm": f"self_attn.o_proj.{name}.weight",
+        "w_gate_norm": f"mlp.gate_proj.{name}.weight",
+        "w_up_norm": f"mlp.up_proj.{name}.weight",
+        "ffn_sub_norm": f"mlp.down_proj.{name}.weight",
+    }
+
+
 _COMMON_DEFAULTS = {"max_position_embeddings": 2048, "tie_word_embeddings": False}
-_ACTIVATIONS: dict[str, FfnActivation] = {"relu2": "relu2", "silu": "silu", "swish": "silu"}
+_ACTIVATIONS: dict[str, FfnActivation] = {
+    "relu2": "relu2",
+    "silu": "silu",
+    "swish": "silu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_tanh": "gelu_tanh",
+}
 
 # microsoft/bitnet-b1.58-2B-4T and its -bf16 masters
 BITNET = Family(
@@ -145,8 +202,112 @@ BITNET_B1_58 = Family(
     },
 )
 
-# The first whose evidence is found counts, so the more specific come first.
-FAMILIES = (BITNET, BITNET_B1_58, LLAMA_BITNET)
+_QWEN3_DEFAULTS = {
+    "max_position_embeddings": 32768,
+    "tie_word_embeddings": False,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "head_dim": 128,
+}
+
+# Qwen3's graph with quant_method bitnet
+QWEN3_BITNET = Family(
+    name="qwen3-bitnet",
+    evidence=tuple(_LAYER + name for name in _HEAD_NORMS.values()),
+    declared_by=("quantization_config",),
+    defaults=_QWEN3_DEFAULTS,
+    activations=_ACTIVATIONS,
+    top=_TOP,
+    layer=_LAYER,
+    block={**_LLAMA_BLOCK, **_HEAD_NORMS},
+)
+
+# microsoft/bitnet-embedding-0.6b: Qwen3's graph with a norm in every projection. Config and
+# tensors say nothing of ternary weights, which are float masters: the norms mark them.
+EMBEDDING_QWEN3 = Family(
+    name="bitnet-embedding-qwen3",
+    evidence=(_LAYER + "self_attn.q_proj.norm.weight",),
+    declared_by=(),
+    defaults={**_QWEN3_DEFAULTS, "tie_word_embeddings": True},
+    activations=_ACTIVATIONS,
+    top=_TOP,
+    layer=_LAYER,
+    block={**_LLAMA_BLOCK, **_HEAD_NORMS, **_inner_norms("norm")},
+    stored="online",
+    embeds=True,
+)
+
+# microsoft/bitnet-embedding-270m: Gemma 3's graph with a norm in every projection. Gemma's own
+# norms are stored as w and mean 1 + w; those of the projections are plain.
+EMBEDDING_GEMMA3 = Family(
+    name="bitnet-embedding-gemma3",
+    evidence=(
+        _LAYER + "pre_feedforward_layernorm.weight",
+        _LAYER + "post_feedforward_layernorm.weight",
+    ),
+    declared_by=(),
+    defaults={
+        "max_position_embeddings": 131072,
+        "tie_word_embeddings": True,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1000000.0,
+        "head_dim": 256,
+        "query_pre_attn_scalar": 256,
+        "sliding_window": 4096,
+    },
+    activations=_ACTIVATIONS,
+    top=_TOP,
+    layer=_LAYER,
+    block={
+        **_LLAMA_BLOCK,
+        **_HEAD_NORMS,
+        **_inner_norms("norm"),
+        "attn_post_norm": "post_attention_layernorm.weight",
+        "ffn_norm": "pre_feedforward_layernorm.weight",
+        "ffn_post_norm": "post_feedforward_layernorm.weight",
+    },
+    stored="online",
+    reads=frozenset({"query_pre_attn_scalar", "sliding_window", "layer_types"}),
+    one_plus=frozenset(
+        {
+            "attn_norm", "attn_post_norm", "ffn_norm", "ffn_post_norm", "q_norm", "k_norm",
+            "final_norm",
+        }
+    ),
+    activation_key="hidden_activation",
+    embeds=True,
+)  # fmt: skip
+
+# Weight-only models: floats of three values a group, and activations that stay floats.
+# prism-ml/Ternary-Bonsai-*-unpacked
+BONSAI = replace(QWEN3_BITNET, name="ternary-bonsai", declared_by=(), stored="levels")
+# openbmb/BitCPM*: MiniCPM's graph, a Llama's whose embedding, residuals and logits are scaled
+BITCPM = replace(
+    LLAMA_BITNET,
+    name="bitcpm",
+    declared_by=(),
+    stored="levels",
+    keys=("scale_depth",),
+    reads=frozenset({"scale_emb", "scale_depth", "dim_model_base"}),
+)
+# SpectraSuite/TriLM_*_Unpacked
+TRILM = replace(LLAMA_BITNET, name="trilm", declared_by=(), stored="levels")
+
+# The first whose evidence is found counts, so the more specific come first. Of two with the same
+# evidence one is for weights stored as levels, and the other not.
+FAMILIES = (
+    BITNET,
+    BITNET_B1_58,
+    EMBEDDING_GEMMA3,
+    EMBEDDING_QWEN3,
+    QWEN3_BITNET,
+    BONSAI,
+    BITCPM,
+    TRILM,
+    LLAMA_BITNET,
+)
 
 # The same graphs as GGUF files spell them. They declare their types themselves, and say nothing of
 # the activation. rope_theta's default is llama.cpp's.
@@ -180,6 +341,7 @@ GGUF_BITNET = Family(
         "attn_sub_norm": "attn_sub_norm.weight",
         "ffn_sub_norm": "ffn_sub_norm.weight",
     },
+    stored="coded",
 )
 GGUF_LLAMA = Family(
     name="llama-bitnet",
@@ -190,8 +352,22 @@ GGUF_LLAMA = Family(
     top=_GGUF_TOP,
     layer=_GGUF_LAYER,
     block=_GGUF_BLOCK,
+    stored="coded",
 )
-GGUF_FAMILIES = (GGUF_BITNET, GGUF_LLAMA)
+_GGUF_HEAD_NORMS = {"q_norm": "attn_q_norm.weight", "k_norm": "attn_k_norm.weight"}
+GGUF_QWEN3 = replace(
+    GGUF_LLAMA,
+    name="qwen3-bitnet",
+    evidence=tuple(_GGUF_LAYER + name for name in _GGUF_HEAD_NORMS.values()),
+    block={**_GGUF_BLOCK, **_GGUF_HEAD_NORMS},
+)
+GGUF_FAMILIES = (
+    GGUF_BITNET,
+    replace(GGUF_QWEN3, name="ternary-bonsai", stored="levels"),
+    GGUF_QWEN3,
+    replace(GGUF_LLAMA, name="trilm", stored="levels"),
+    GGUF_LLAMA,
+)
 
 
 @dataclass(frozen=True)
@@ -204,26 +380,28 @@ class Foreign:
 
 
 _NO_BIAS = "bitnetc compiles models without biases: train or export with attention_bias false"
+_KNOWN = "known families: " + ", ".join(family.name for family in FAMILIES)
+# Where a family does not name the tensor itself.
 _FOREIGN = (
     Foreign(
-        r".*_proj\.norm\.weight",
-        "is a norm inside a projection, as in bitnet-embedding models, not supported yet",
-        "known families: " + ", ".join(family.name for family in FAMILIES),
+        r".*_proj\.norm\.weight|blk\.N\..*_norm_in\.weight",
+        "is a norm inside a projection, which only the bitnet-embedding models have",
+        _KNOWN,
     ),
     Foreign(
         r".*_proj\.rms_norm\.weight",
-        "is a norm inside a projection (use_rms_norm), not supported yet",
-        "train with use_rms_norm false",
+        "is a norm inside a projection, and quantization_config does not say use_rms_norm",
+        _KNOWN,
     ),
     Foreign(
-        r".*\.self_attn\.[qk]_norm\.weight",
-        "normalises queries or keys, as Qwen3 and Gemma3 do, not supported yet",
-        "known families: " + ", ".join(family.name for family in FAMILIES),
+        r".*\.self_attn\.[qk]_norm\.weight|blk\.N\.attn_[qk]_norm\.weight",
+        "normalises queries or keys, which no such model is known to do",
+        _KNOWN,
     ),
     Foreign(
-        r".*\.(pre|post)_feedforward_layernorm\.weight",
-        "marks a Gemma graph, which is not supported yet",
-        "known families: " + ", ".join(family.name for family in FAMILIES),
+        r".*\.(pre|post)_feedforward_layernorm\.weight|blk\.N\.post_.*norm\.weight",
+        "marks a Gemma graph, but other tensors do not",
+        _KNOWN,
     ),
     Foreign(r".*\.(q|k|v|o|gate|up|down)_proj\.bias|lm_head\.bias", "is a bias", _NO_BIAS),
     Foreign(
@@ -233,21 +411,6 @@ _FOREIGN = (
     ),
     Foreign(r".*lora_[AB].*", "is a LoRA adapter", "merge it into the weights (merge_and_unload)"),
     Foreign(r"blk\.N\..*\.bias|output\.bias", "is a bias", _NO_BIAS),
-    Foreign(
-        r"blk\.N\.attn_[qk]_norm\.weight",
-        "normalises queries or keys, as Qwen3 and Gemma3 do, not supported yet",
-        "known families: " + ", ".join(family.name for family in FAMILIES),
-    ),
-    Foreign(
-        r"blk\.N\..*_norm_in\.weight",
-        "is a norm inside a projection, as in bitnet-embedding models, not supported yet",
-        "known families: " + ", ".join(family.name for family in FAMILIES),
-    ),
-    Foreign(
-        r"blk\.N\.post_.*norm\.weight",
-        "marks a Gemma graph, which is not supported yet",
-        "known families: " + ", ".join(family.name for family in FAMILIES),
-    ),
     Foreign(
         r"blk\.N\..*_(exps|shexp)\..*|blk\.N\.ffn_gate_inp\..*",
         "belongs to a mixture of experts, not supported",
@@ -271,6 +434,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "partial_rotary_factor": (1, 1.0),
     "attn_logit_softcapping": (),
     "final_logit_softcapping": (),
+    "use_bidirectional_attention": (False,),
     "query_pre_attn_scalar": (),
     "scale_emb": (1, 1.0),
     "scale_depth": (),
@@ -296,40 +460,66 @@ def without_layer(name: str) -> str:
 
 
 def recognise(
-    where: str, fields: Fields, names: Collection[str], known: Sequence[Family] = FAMILIES
+    where: str,
+    fields: Fields,
+    names: Collection[str],
+    known: Sequence[Family] = FAMILIES,
+    levels: bool = False,
 ) -> Family:
     """The family of a checkpoint, by what it declares and which tensors it has.
 
     where: the checkpoint's folder or file, for messages; fields: its config.
     known: FAMILIES or GGUF_FAMILIES, by how the container spells names.
+    levels: the matrices are floats of three values a group, or known to read floats.
     Errors: whatever would change the graph in a way we do not compute, refused by name.
     """
     kinds: dict[str, str] = {}
     for name in names:
         kinds.setdefault(without_layer(name), name)
+    found = next(
+        (
+            family
+            for family in known
+            if any(evidence in kinds for evidence in family.evidence)
+            and all(fields.has(key) for key in family.keys)
+            and not (levels and family.stored in ("declared", "coded"))
+            and not (family.float_activations and not levels)
+        ),
+        None,
+    )
+    if found and found.stored == "declared" and _inner_rms_norms(fields):
+        if "attn_sub_norm" in found.block:
+            raise fields.nested("quantization_config").error(
+                "use_rms_norm",
+                f"true is not supported where family {found.name} has norms of its own",
+                "use a model trained with use_rms_norm false",
+            )
+        found = replace(found, block={**found.block, **_inner_norms("rms_norm")})
+    if found and found.layer == _LAYER and all(_LAYER + b in kinds for b in _BIASES.values()):
+        found = replace(found, block={**found.block, **_BIASES})
+    named = {found.layer + name for name in found.block.values()} if found else set()
     for foreign in _FOREIGN:
         for kind, name in kinds.items():
-            if re.fullmatch(foreign.pattern, kind):
+            if kind not in named and re.fullmatch(foreign.pattern, kind):
                 raise BitnetcError(f"{where}: {shown(name)}", foreign.what, foreign.hint)
-    for family in known:
-        if any(evidence in kinds for evidence in family.evidence):
-            if family.declared_by and not any(fields.has(key) for key in family.declared_by):
-                raise fields.error(
-                    family.declared_by[0],
-                    "is missing, so nothing says that the weights are ternary",
-                    "use a BitNet checkpoint: its config.json declares "
-                    + ("quant_method bitnet" if family is not BITNET_B1_58 else "weight_bits 1"),
-                )
-            if "attn_sub_norm" not in family.block and _claims_bitnet(fields.values):
-                raise _no_sub_norm(where, fields, known[0])
-            if family is GGUF_BITNET and not _claims_bitnet(fields.values):
-                raise BitnetcError(
-                    f"{where}: general.architecture",
-                    f"{shown(fields.values.get('architecture'))} has no sub-norms, but the file "
-                    "holds them",
-                    "convert the model again, as architecture bitnet-b1.58",
-                )
-            return family
+    if found:
+        if found.declared_by and not any(fields.has(key) for key in found.declared_by):
+            raise fields.error(
+                found.declared_by[0],
+                "is missing, so nothing says that the weights are ternary",
+                "use a BitNet checkpoint: its config.json declares "
+                + ("quant_method bitnet" if found is not BITNET_B1_58 else "weight_bits 1"),
+            )
+        if "attn_sub_norm" not in found.block and _claims_bitnet(fields.values):
+            raise _no_sub_norm(where, fields, known[0])
+        if found is GGUF_BITNET and not _claims_bitnet(fields.values):
+            raise BitnetcError(
+                f"{where}: general.architecture",
+                f"{shown(fields.values.get('architecture'))} has no sub-norms, but the file "
+                "holds them",
+                "convert the model again, as architecture bitnet-b1.58",
+            )
+        return found
     wanted = known[-1].evidence[0].replace("N", "0")
     near = misspelt(wanted, names)
     raise BitnetcError(
@@ -337,6 +527,11 @@ def recognise(
         f"no tensor {wanted}, so no known family",
         f"rename {shown(near)} if that is it" if near else "pass a BitNet language model",
     )
+
+
+def _inner_rms_norms(fields: Fields) -> bool:
+    quant = fields.values.get("quantization_config")
+    return isinstance(quant, dict) and quant.get("use_rms_norm") is True
 
 
 def _no_sub_norm(where: str, fields: Fields, bitnet: Family) -> BitnetcError:
@@ -359,13 +554,15 @@ def _claims_bitnet(config: Mapping[str, Any]) -> bool:
     )
 
 
-def refuse_unknown_graph(fields: Fields) -> None:
-    """Refuses config keys whose values ask for something no family here computes."""
+def refuse_unknown_graph(family: Family, fields: Fields) -> None:
+    """Refuses config keys whose values ask for something this family does not compute."""
     for key, neutral in _NEUTRAL.items():
-        if fields.has(key) and fields.values[key] not in neutral:
+        if key not in family.reads and fields.has(key) and fields.values[key] not in neutral:
             raise fields.error(
                 key, f"{shown(fields.values[key])} is not supported", "use a model without it"
             )
+    if "sliding_window" in family.reads:
+        return
     if fields.has("sliding_window") and fields.values.get("use_sliding_window") is not False:
         raise fields.error(
             "sliding_window",
@@ -383,50 +580,23 @@ def refuse_unknown_graph(fields: Fields) -> None:
 
 def activation(family: Family, fields: Fields) -> FfnActivation:
     """The feed-forward activation: `hidden_act`, or what the family's models mean without it."""
-    default = family.defaults.get("hidden_act")
-    if default is None and not fields.has("hidden_act"):
+    key = family.activation_key if fields.has(family.activation_key) else "hidden_act"
+    default = family.defaults.get(family.activation_key)
+    if default is None and not fields.has(key):
         raise BitnetcError(
             f"{fields.where}: feed-forward activation",
             "is not in the file, and nothing marks it as a published model",
             "say which with --ffn-activation relu2 (BitNet b1.58 2B4T) or silu, or put the "
             "model's config.json beside the file",
         )
-    found = fields.text("hidden_act", default)
+    found = fields.text(key, default)
     if found not in family.activations:
         raise fields.error(
-            "hidden_act",
+            key,
             f"unknown activation {shown(found)}",
             nearest(found, family.activations),
         )
     return family.activations[found]
-
-
-def rope_theta(family: Family, fields: Fields) -> float:
-    """Base of the rotary angles, top-level or in `rope_parameters` (transformers 5).
-
-    `rope_scaling` takes the place of `rope_parameters` where both are given, as in transformers.
-    """
-    key = "rope_scaling" if fields.values.get("rope_scaling") else "rope_parameters"
-    rope = fields.nested(key)
-    if any(isinstance(value, dict) for value in rope.values.values()):
-        raise fields.error(key, "differs by layer type, not supported", "use a model without it")
-    kind_key = "rope_type" if rope.has("rope_type") else "type"
-    kind = rope.text(kind_key, "default")
-    if kind != "default":
-        raise rope.error(
-            kind_key,
-            f"{shown(kind)} is not supported",
-            "only the default rotary embedding, without scaling, is known",
-        )
-    if rope.has("factor") and rope.values["factor"] != 1:
-        raise rope.error("factor", f"{shown(rope.values['factor'])} is not supported")
-    if rope.has("partial_rotary_factor") and rope.values["partial_rotary_factor"] != 1:
-        raise rope.error(
-            "partial_rotary_factor",
-            f"{shown(rope.values['partial_rotary_factor'])} is not supported",
-        )
-    source = rope if rope.has("rope_theta") else fields
-    return source.number("rope_theta", 1.0, 1e12, family.defaults["rope_theta"])
 
 
 @dataclass(frozen=True)
@@ -436,11 +606,22 @@ class Quantisation:
     divides: real weight = trit / weight_scale (BitLinear) instead of trit * weight_scale
     online:  stored as float masters, to be quantised by their absolute mean
     floats:  transformers takes unpacked ternary values in float tensors as they are
+    kept:    modules_to_not_convert, as `keeps` reads it
     """
 
     divides: bool
     online: bool
     floats: bool
+    kept: tuple[str, ...] = ()
+    inner_norm_eps: float | None = None  # of use_rms_norm
+
+    def keeps(self, module: str) -> bool:
+        """Whether a module stays in float, by transformers' rule: an entry matches from the start
+        up to a module boundary, or as a suffix."""
+        return any(
+            re.match(rf"(?:{entry})(?:(?<=\.)|(?=\.|$))", module) or module.endswith(entry)
+            for entry in self.kept
+        )
 
 
 _QUANT_KEYS = (
@@ -458,8 +639,8 @@ def quantisation(family: Family, fields: Fields) -> Quantisation:
     autobitlinear, offline. Everything else without `linear_class` is BitLinear. 1bitLLM's models
     say weight_bits 1 and input_bits 8 instead, and store float masters.
     """
-    if not family.declared_by:
-        return Quantisation(divides=False, online=False, floats=False)
+    if family.stored != "declared":
+        return Quantisation(divides=False, online=family.stored == "online", floats=False)
     if not fields.has("quantization_config"):
         for key, bits in (("weight_bits", 1), ("input_bits", 8)):
             found = fields.integer(key, 1, 64, family.defaults.get(key))
@@ -493,16 +674,20 @@ def quantisation(family: Family, fields: Fields) -> Quantisation:
     mode = quant.text("quantization_mode", "offline")
     if mode not in _MODES:
         raise quant.error("quantization_mode", f"unknown mode {shown(mode)}", nearest(mode, _MODES))
+    eps = None
     if quant.boolean("use_rms_norm", False):
-        raise quant.error(
-            "use_rms_norm",
-            "true (a norm inside each projection) is not supported",
-            "use a model trained with use_rms_norm false",
-        )
-    _all_projections_ternary(family, quant)
+        eps = quant.number("rms_norm_eps", 0.0, 1.0, 1e-6)
     auto = linear_class == "autobitlinear"
     online = auto and mode == "online"  # BitLinear ignores the mode
-    return Quantisation(divides=not auto, online=online, floats=auto and not online)
+    kept = _kept_in_float(quant)
+    read = Quantisation(not auto, online, auto and not online, kept or (), eps)
+    if kept is not None and not read.keeps(family.top["head"].removesuffix(".weight")):
+        raise quant.error(
+            "modules_to_not_convert",
+            "does not list lm_head, so the head would be ternary, not supported",
+            "add lm_head to the list, or set it to null",
+        )
+    return read
 
 
 def _legacy_linear_class(fields: Fields, quant: Fields) -> str:
@@ -510,17 +695,14 @@ def _legacy_linear_class(fields: Fields, quant: Fields) -> str:
     return "autobitlinear" if legacy else "bitlinear"
 
 
-def _all_projections_ternary(family: Family, quant: Fields) -> None:
-    """`modules_to_not_convert` must keep the head in float and nothing else that we compile.
-
-    Entries match as in transformers: from the start up to a module boundary (also as a regular
-    expression), or as a suffix. Only "." and "*" are accepted of the latter, since a pattern from
-    a stranger can take for ever to match.
-    """
-    kept = quant.values.get("modules_to_not_convert")
-    if kept is None:
-        return
+def _kept_in_float(quant: Fields) -> tuple[str, ...] | None:
+    """`modules_to_not_convert`: names, in which transformers takes "." and "*" as regular
+    expressions do. Nothing else of those is accepted, since a pattern from a stranger can take for
+    ever to match."""
     key = "modules_to_not_convert"
+    kept = quant.values.get(key)
+    if kept is None:
+        return None
     if not isinstance(kept, list):
         raise quant.error(key, f"must be a list of names, found {shown(kept)}")
     for entry in kept:
@@ -528,22 +710,4 @@ def _all_projections_ternary(family: Family, quant: Fields) -> None:
             raise quant.error(key, f"{shown(entry)} is not a module name", "write the plain name")
         if "**" in entry or entry.startswith("*") or entry.count("*") > 3:
             raise quant.error(key, f"{shown(entry)} is not a module name", "write the plain name")
-
-    def keeps(module: str) -> bool:
-        return any(
-            re.match(rf"(?:{entry})(?:(?<=\.)|(?=\.|$))", module) or module.endswith(entry)
-            for entry in kept
-        )
-
-    for name in family.block.values():
-        module = (family.layer + name).replace("N", "0").removesuffix(".weight")
-        if "_proj" in module and keeps(module):
-            raise quant.error(
-                key, f"keeps {module} in float, not supported", "only the head may stay in float"
-            )
-    if not keeps(family.top["head"].removesuffix(".weight")):
-        raise quant.error(
-            key,
-            "does not list lm_head, so the head would be ternary, not supported",
-            "add lm_head to the list, or set it to null",
-        )
+    return tuple(kept)

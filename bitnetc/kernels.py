@@ -22,6 +22,8 @@ class Kernel:
     features: tuple[str, ...]  # what the target's [isa] features must hold
     max_cols: int  # the header's "Bounds:" prove that no accumulator overflows up to here
     guards: str  # preprocessor condition under which the header compiles
+    skips: bool = False  # of one token, columns of zero activations are not read
+    permit: str = ""  # C function that must return 0 before a process first uses the kernel
 
     @property
     def name(self) -> str:
@@ -43,17 +45,49 @@ class Kernel:
 
 # 254 * columns < 2^31: all kernels sum codes 0 .. 2 times q, or table entries of two columns.
 _CODES = (2**31 - 1) // 254
+# Codes of integers, at most 255 times q; of 4 bits masked in place, at most 240.
+_BYTES = (2**31 - 1) // (255 * 127)
 
 KERNELS: dict[str, Kernel] = {
     kernel.name: kernel
     for kernel in (
         Kernel("scalar", "i2_k64", "int8", (), _CODES, "1"),
+        Kernel("scalar", "i4_m16k8", "int8", (), _CODES, "1"),
+        Kernel("scalar", "i8_m16k4", "int8", (), _BYTES, "1"),
+        Kernel("avx2", "i4_m16k8", "int8", ("avx2",), _CODES, "defined(__AVX2__)"),
+        Kernel("avx2", "i8_m16k4", "int8", ("avx2",), _BYTES, "defined(__AVX2__)"),
+        Kernel(
+            "avx512vnni", "i4_m16k8", "int8", ("avx512vnni",), _BYTES, "defined(__AVX512VNNI__)"
+        ),
+        Kernel(
+            "avx512vnni", "i8_m16k4", "int8", ("avx512vnni",), _BYTES, "defined(__AVX512VNNI__)"
+        ),
+        Kernel(
+            "neondot", "i4_m16k8", "int8", ("dotprod",), _BYTES, "defined(__ARM_FEATURE_DOTPROD)"
+        ),
+        Kernel(
+            "neondot", "i8_m16k4", "int8", ("dotprod",), _BYTES, "defined(__ARM_FEATURE_DOTPROD)"
+        ),
+        Kernel("neon", "i8_m16k4", "int8", ("neon",), _BYTES, "defined(__aarch64__)"),
         Kernel("avx2", "i2_m4k128", "int8", ("avx2",), _CODES, "defined(__AVX2__)"),
+        Kernel("avx2", "i2_m32k64", "int8", ("avx2",), _CODES, "defined(__AVX2__)"),
+        Kernel("avxvnni", "i2_m32k64", "int8", ("avx2", "avxvnni"), 2**21, "defined(__AVXVNNI__)"),
         Kernel("avx2", "tl1_m32k4", "lut16", ("avx2",), _CODES, "defined(__AVX2__)"),
         Kernel("neon", "i2_m4k64", "int8", ("neon",), _CODES, "defined(__aarch64__)"),
         Kernel("neon", "tl1_m16k4", "lut16", ("neon",), _CODES, "defined(__aarch64__)"),
         Kernel("sse41", "i2_m4k64", "int8", ("sse41",), _CODES, "defined(__SSE4_1__)"),
+        Kernel("sse41", "i2_m32k64", "int8", ("sse41",), _CODES, "defined(__SSE4_1__)"),
+        Kernel(
+            "avx512vnni",
+            "i2_m32k64",
+            "int8",
+            ("avx512", "avx512vnni"),
+            (2**31 - 1) // (128 * 127),
+            "defined(__AVX512VNNI__)",
+        ),
         Kernel("neon32", "i2_m4k64", "int8", ("neon32",), _CODES, "defined(__ARM_NEON)"),
+        Kernel("dsp", "i2_m4k64", "int8", ("dsp",), 2**20, "defined(__ARM_FEATURE_SIMD32)"),
+        Kernel("mve", "i2_m4k64", "int8", ("mve",), 2**20, "defined(__ARM_FEATURE_MVE)"),
         Kernel("rvv", "i2_m4k256", "int8", ("rvv",), _CODES, "defined(__riscv_vector)"),
         Kernel(
             "wasm128",
@@ -73,11 +107,31 @@ KERNELS: dict[str, Kernel] = {
         ),
         Kernel(
             "avx512vnni",
-            "i2_m4k256",
+            "i2_m256k4",
             "int8",
             ("avx512", "avx512vnni"),
             (2**31 - 1) // (128 * 127),
             "defined(__AVX512VNNI__)",
+            skips=True,
+        ),
+        Kernel(
+            "amx",
+            "i2_m256k4",
+            "int8",
+            ("avx512", "avx512vnni", "amx"),
+            (2**31 - 1) // (128 * 127),
+            "defined(__AMX_INT8__)",
+            skips=True,
+            permit="bnc_permit_amx",
+        ),
+        Kernel(
+            "amx",
+            "i2_m32k64",
+            "int8",
+            ("avx512", "avx512vnni", "amx"),
+            (2**31 - 1) // (128 * 127),
+            "defined(__AMX_INT8__)",
+            permit="bnc_permit_amx",
         ),
     )
 }

@@ -23,31 +23,45 @@ from bitnetc.errors import BitnetcError
 
 @dataclass(frozen=True)
 class Code:
-    """`trits` neighbours in a row, written base 3, first one highest, in `bits` bits."""
+    """`trits` neighbours in a row, written in `base`, first one highest, in `bits` bits. What is
+    written is value + `offset`, 0 .. base - 1: values are trits, or integers of one code each."""
 
     trits: int
     bits: int
+    base: int = 3
+    offset: int = 1
 
     @property
     def powers(self) -> NDArray[np.uint8]:
-        return np.array([3**i for i in reversed(range(self.trits))], np.uint8)
+        return np.array([self.base**i for i in reversed(range(self.trits))], np.uint8)
+
+    @property
+    def integers(self) -> int:
+        """Bits of a signed integer that it holds; 0 for trits."""
+        return 0 if self.base == 3 else self.bits
 
     def encode(self, trits: NDArray[np.int8]) -> NDArray[np.uint8]:
-        """int8 trits [rows, cols] -> codes [rows, cols / trits]."""
-        digits = (trits + np.int8(1)).view(np.uint8)
+        """int8 values [rows, cols] -> codes [rows, cols / trits]."""
+        digits = trits.view(np.uint8) + np.uint8(self.offset)
+        if self.trits == 1:
+            return digits
         codes = np.zeros((len(trits), trits.shape[1] // self.trits), np.uint8)
         for i, power in enumerate(self.powers):
             codes += digits[:, i :: self.trits] * power
         return codes
 
     def decode(self, codes: NDArray[np.uint8]) -> NDArray[np.int8]:
-        """Codes [rows, n] -> int8 trits [rows, n * trits]."""
-        trits = codes[..., None] // self.powers % np.uint8(3)
-        return trits.reshape(len(codes), -1).astype(np.int8) - np.int8(1)
+        """Codes [rows, n] -> int8 values [rows, n * trits]."""
+        digits = codes
+        if self.trits > 1:
+            digits = (codes[..., None] // self.powers % np.uint8(3)).reshape(len(codes), -1)
+        return (digits - np.uint8(self.offset)).view(np.int8)
 
 
 TRIT = Code(trits=1, bits=2)
 PAIR = Code(trits=2, bits=4)
+NIBBLE = Code(trits=1, bits=4, base=16, offset=8)
+BYTE = Code(trits=1, bits=8, base=256, offset=128)
 
 
 @dataclass(frozen=True)
@@ -193,9 +207,17 @@ LAYOUTS: dict[str, Layout] = {
         Layout("i2_m4k64", "mo mi:4, kb kq:4 kl:16 -> mo kb mi kl | kq"),
         Layout("i2_m4k128", "mo mi:4, kb kq:4 kl:32 -> mo kb mi kl | kq"),
         Layout("i2_m4k256", "mo mi:4, kb kq:4 kl:64 -> mo kb mi kl | kq"),
+        # A plane of 16 rows and four columns is an operand of VNNI and a row of an AMX tile.
+        Layout("i2_m32k64", "mo mh:2 mi:16, kb kc:4 kq:4 kl:4 -> mo kb kc mh mi kl | kq"),
+        # A column of many rows is contiguous: columns of zero activations need not be read. Rows
+        # are split as interleaving the bytes of four columns in 128-bit lanes places them.
+        Layout("i2_m256k4", "mo ms:4 mr:4 ml:4 md:4, kb kl:4 -> mo kb kl ml mr md | ms"),
         # Pairs of trits as 4-bit indices; one register holds two columns of pairs of many rows,
         # because a table look-up serves rows, not columns.
         Layout("tl1_m16k4", "mo mi:16, kb kn:2 -> mo kb mi | kn", PAIR),
         Layout("tl1_m32k4", "mo mi:32, kb kn:2 -> mo kb mi | kn", PAIR),
+        # Integers of 4 and 8 bits: four neighbouring columns of a row are a lane of a dot product.
+        Layout("i4_m16k8", "mo mi:16, kb kq:2 kl:4 -> mo kb mi kl | kq", NIBBLE),
+        Layout("i8_m16k4", "mo mi:16, kb kq:1 kl:4 -> mo kb mi kl | kq", BYTE),
     )
 }

@@ -12,7 +12,9 @@ from bitnetc.errors import BitnetcError
 from bitnetc.model import Shape
 
 ALIGN = 64  # a cache line, and the widest vector
-STATE_BYTES = 12288  # the C struct at the start of the arena; a static assertion keeps it true
+# The C struct at the start of the arena, with and without a pool of threads; a static assertion
+# keeps it true.
+STATE_BYTES = {True: 12288, False: 512}
 LANES = 16  # docs/arithmetic.md, rule 2
 HEADS_TOGETHER = 4  # runtime_c/bnc_attention.h
 
@@ -29,6 +31,16 @@ class Buffer:
 
 
 @dataclass(frozen=True)
+class Graph:
+    """What some graphs need beyond others."""
+
+    inputs: int = 1  # activations that the matrices of one phase read: 3 where each has a norm
+    float_stride: int = 0  # columns between two tokens for matrices that read floats; 0: none do
+    post_norms: bool = False  # what a block adds is normalised first
+    texts: bool = False  # several texts in one batch
+
+
+@dataclass(frozen=True)
 class Memory:
     buffers: dict[str, Buffer]
     offsets: dict[str, int]  # from the start of the arena
@@ -37,6 +49,8 @@ class Memory:
     row_bytes: int  # per thread: one normalised token
     score_bytes_per_position: int  # per thread and position of context
     cache_bytes_per_position: int
+    cache_row_bytes: int  # one head's key or value at one position: runtime_c/bnc_cache.h
+    inputs: int = 1  # see Graph
 
     def thread_bytes(self, context: int) -> int:
         """Scratch of one thread."""
@@ -55,16 +69,32 @@ def align(size: int) -> int:
 # A step in phases; a bnc_sync() stands between them.
 _PHASES = ("norm", "qkv", "rope", "attend", "norm_o", "o", "norm_f", "gate", "norm_d", "down")
 _HEAD = len(_PHASES)
+_SAMPLE = _HEAD + 1  # after the step
 
 
-def memory_plan(shape: Shape, batch: int, stride: int, lut: bool, tile: int) -> Memory:
+def memory_plan(
+    shape: Shape,
+    batch: int,
+    stride: int,
+    lut: bool,
+    tile: int,
+    threads: bool = True,
+    piece: int = 0,
+    graph: Graph | None = None,
+    q8: bool = False,
+) -> Memory:
     """Offsets of all buffers for `batch` tokens at a time.
 
     stride: columns between two quantised tokens; lut: look-up tables are needed;
-    tile: the most rows that any kernel computes at a time (gate and up hold two tiles).
+    tile: the most rows that any kernel computes at a time (gate and up hold two tiles);
+    threads: whether there may be more than one;
+    piece: bytes of the longest token's text;
+    graph: by default one that needs nothing of its own;
+    q8: the cache holds int8 codes with a scale, not float16.
     """
+    graph = graph or Graph()
     at = {name: i for i, name in enumerate(_PHASES)}
-    always = (0, _HEAD)
+    always, sampling = (0, _HEAD), (_SAMPLE, _SAMPLE)
     buffers = [
         Buffer("x", batch * shape.dim * 4, *always, "residual stream"),
         Buffer("q", batch * shape.q_dim * 4, at["qkv"], at["norm_o"], "queries, then attention"),
@@ -72,26 +102,42 @@ def memory_plan(shape: Shape, batch: int, stride: int, lut: bool, tile: int) -> 
         Buffer("v", batch * shape.kv_dim * 4, at["qkv"], at["rope"], "values of these tokens"),
         Buffer("h", batch * shape.ffn_dim * 4, at["gate"], at["norm_d"], "gate * up"),
         Buffer("normed", batch * shape.dim * 4, _HEAD, _HEAD, "the head's input"),
-        Buffer("act_q", batch * stride, *always, "quantised activations"),
-        Buffer("act_sum", batch * 4, *always, "their sums"),
-        Buffer("act_scale", batch * 4, *always, "their scales"),
-        Buffer("logits", shape.vocab * 4, *always, "logits of the last token"),
-        Buffer("odds", shape.vocab * 4, *always, "the sampler's weights"),
-        Buffer("order", shape.vocab * 4, *always, "the sampler's order"),
+        Buffer("logits", shape.vocab * 4, 0, _SAMPLE, "logits of the last token"),
+        Buffer("odds", shape.vocab * 4, *sampling, "the sampler's weights"),
+        Buffer("order", shape.vocab * 4, *sampling, "the sampler's order"),
+        Buffer("text", piece + 4, *sampling, "text of the token that is delivered"),
     ]
+    inputs = graph.inputs * batch
+    if stride:
+        buffers += [
+            Buffer("act_q", inputs * stride, *always, "quantised activations"),
+            Buffer("act_sum", inputs * 4, *always, "their sums"),
+            Buffer("act_scale", inputs * 4, *always, "their scales"),
+        ]
     if lut:
-        buffers.append(Buffer("act_lut", batch * stride * 16, *always, "look-up tables"))
-    offsets, end = _place(buffers, STATE_BYTES)
+        buffers.append(Buffer("act_lut", inputs * stride * 16, *always, "look-up tables"))
+    if graph.float_stride:
+        size = inputs * graph.float_stride * 4
+        buffers.append(Buffer("act_f", size, *always, "activations that stay floats"))
+    if graph.post_norms:
+        buffers.append(Buffer("o", batch * shape.dim * 4, *always, "what a block is about to add"))
+    if graph.texts:
+        buffers.append(Buffer("starts", batch * 4, *always, "where each token's text begins"))
+        buffers.append(Buffer("texts", batch * 4, *always, "the text of each token"))
+    offsets, end = _place(buffers, STATE_BYTES[threads])
     head_stride = -(-shape.head_dim // LANES) * LANES
+    cache_row = head_stride + 4 if q8 else 2 * head_stride
     row = max(shape.dim, shape.q_dim, shape.ffn_dim)
     memory = Memory(
         buffers={b.name: b for b in buffers},
         offsets=offsets,
         fixed_bytes=end,
         acc_bytes=2 * tile * batch * 4,
-        row_bytes=align(row * 4),
+        row_bytes=align((row if graph.inputs == 1 else max(row, 2 * shape.dim)) * 4),
         score_bytes_per_position=4 * min(HEADS_TOGETHER, shape.heads // shape.kv_heads),
-        cache_bytes_per_position=2 * shape.layers * shape.kv_heads * head_stride * 2,
+        cache_bytes_per_position=2 * shape.layers * shape.kv_heads * cache_row,
+        cache_row_bytes=cache_row,
+        inputs=graph.inputs,
     )
     if memory.fixed_bytes >= 2**31:
         raise BitnetcError(

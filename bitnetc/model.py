@@ -18,22 +18,45 @@ from bitnetc.tokenizer import Tokenizer
 Vector = NDArray[np.float32]
 Trits = NDArray[np.int8]
 DenseType = Literal["f32", "f16", "bf16"]
-FfnActivation = Literal["relu2", "silu"]
+CacheType = Literal["f16", "q8"]
+FfnActivation = Literal["relu2", "silu", "gelu_tanh"]
+Pooling = Literal["last", "mean", "cls"]
 
 
 @dataclass(frozen=True)
 class Ternary:
-    """A ternary matrix: real weight [m, k] = trits[m, k] * scale[m or 0].
+    """A ternary matrix: real weight [m, k] = trits[m, k] * scale[m or 0][k's group].
 
-    scale: float32, shape [1] (per tensor) or [rows] (per row); always a multiplier, whatever
-    the checkpoint stored.
-    load:  decodes the trits, int8 [rows, cols] with values -1, 0, +1.
+    scale: float32, shape [1] (per tensor), [rows] (per row) or [rows, groups] of equally many
+    neighbours in a row each; always a multiplier, whatever the checkpoint stored.
+    load:  decodes the trits, int8 [rows, cols] with values -1, 0, +1. Binary matrices have no 0.
     """
 
     rows: int
     cols: int
     scale: Vector
     load: Callable[[], Trits]
+
+    @property
+    def groups(self) -> int:
+        """Scales in one row."""
+        return self.scale.shape[1] if self.scale.ndim == 2 else 1
+
+
+@dataclass(frozen=True)
+class Integers:
+    """A matrix of small integers that reads int8 codes: weight [m, k] = integers[m, k] * scale[m].
+
+    bits: 4 or 8; |integer| < 2^(bits - 1)
+    load: int8 [rows, cols]
+    """
+
+    rows: int
+    cols: int
+    bits: int
+    scale: Vector
+    load: Callable[[], NDArray[np.int8]]
+    screened: bool = False  # of 8 bits: the lower halves are read where they may matter only
 
 
 @dataclass(frozen=True)
@@ -78,27 +101,65 @@ class Shape:
         return self.kv_heads * self.head_dim
 
 
+Matrix = Ternary | Dense
+
+
 @dataclass(frozen=True)
 class Block:
-    """One transformer block; activations are quantised to int8 per token before each matrix.
+    """One transformer block; every norm but attn_norm and ffn_norm exists in some graphs only.
 
-    a = rmsnorm(x) * attn_norm;  q, k, v = wq a, wk a, wv a;  o = attention(rope(q), rope(k), v)
-    x = x + wo [rmsnorm(o) * attn_sub_norm]
-    b = rmsnorm(x) * ffn_norm;   g = act(w_gate b) * (w_up b)
-    x = x + w_down [rmsnorm(g) * ffn_sub_norm]           [..] only where the sub-norm exists
+    a = rmsnorm(x) * attn_norm;  q, k, v = wq n(a), wk n(a), wv n(a)
+    o = attention(rope(n(q)), rope(n(k)), v)
+    x = x + n(wo n(o))
+    b = rmsnorm(x) * ffn_norm;   g = act(w_gate n(b)) * (w_up n(b))
+    x = x + n(w_down n(g))
+
+    n(..) is rmsnorm(..) times the norm that belongs there, or nothing: before a matrix wq_norm and
+    its like, attn_sub_norm before wo, ffn_sub_norm before w_down; for each head q_norm and k_norm;
+    before a residual attn_post_norm and ffn_post_norm. Norms hold what multiplies: 1 + w where a
+    checkpoint stores w.
+
+    Ternary matrices read int8 codes or floats, as Model.float_activations says; dense ones floats.
     """
 
     attn_norm: Vector  # [dim]
-    wq: Ternary  # [q_dim, dim]
-    wk: Ternary  # [kv_dim, dim]
-    wv: Ternary  # [kv_dim, dim]
+    wq: Matrix  # [q_dim, dim]
+    wk: Matrix  # [kv_dim, dim]
+    wv: Matrix  # [kv_dim, dim]
     attn_sub_norm: Vector | None  # [q_dim]
-    wo: Ternary  # [dim, q_dim]
+    wo: Matrix  # [dim, q_dim]
     ffn_norm: Vector  # [dim]
-    w_gate: Ternary  # [ffn_dim, dim]
-    w_up: Ternary  # [ffn_dim, dim]
+    w_gate: Matrix  # [ffn_dim, dim]
+    w_up: Matrix  # [ffn_dim, dim]
     ffn_sub_norm: Vector | None  # [ffn_dim]
-    w_down: Ternary  # [dim, ffn_dim]
+    w_down: Matrix  # [dim, ffn_dim]
+    wq_norm: Vector | None = None  # [dim]; these five all or none
+    wk_norm: Vector | None = None
+    wv_norm: Vector | None = None
+    w_gate_norm: Vector | None = None
+    w_up_norm: Vector | None = None
+    wq_bias: Vector | None = None  # [q_dim]; these three all or none
+    wk_bias: Vector | None = None  # [kv_dim]
+    wv_bias: Vector | None = None
+    q_norm: Vector | None = None  # [head_dim]; both or none
+    k_norm: Vector | None = None
+    attn_post_norm: Vector | None = None  # [dim]; both or none
+    ffn_post_norm: Vector | None = None
+    rope: int = 0  # which of Model.ropes
+    window: int = 0  # positions that attention sees, itself included; 0: all
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotary embedding: element j of a head turns by position * frequencies[j].
+
+    frequencies: float32 [head_dim / 2], scaled as the checkpoint asks.
+    factor:      of cosines and sines; 1 but for YaRN.
+    """
+
+    theta: float  # the base they were made from
+    frequencies: Vector
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -163,22 +224,29 @@ class Model:
     shape: Shape
     ffn_activation: FfnActivation
     norm_eps: float  # of every RMSNorm; used as float32
-    rope_theta: float
-    embedding: Dense  # [vocab, dim]
+    ropes: tuple[Rope, ...]
+    embedding: Matrix  # [vocab, dim]
     blocks: tuple[Block, ...]
     final_norm: Vector  # [dim]
-    head: Dense  # [vocab, dim]; the embedding itself when tied
+    head: Matrix  # [vocab, dim]; the embedding itself when tied
     tokenizer: Tokenizer
     eos: tuple[int, ...]  # generation stops on any of these
     sampling: Sampling
     sources: tuple[Source, ...]
     notes: tuple[str, ...]  # assumptions a person should know of
     chat: ChatTemplate | None = None  # None: no template, or none that a program can follow
+    float_activations: bool = False  # of the ternary matrices; False: int8 per token
+    sub_norm_eps: float | None = None  # of the norms before a matrix; None: norm_eps
+    score_dim: float | None = None  # scores are divided by its root; None: head_dim
+    embedding_scale: float = 1.0  # of a token's vector; used as float32
+    pooling: Pooling | None = None  # of a model that embeds texts; None: it writes them
+    kv: CacheType = "f16"  # of keys and values in the cache
+    integer_head: Integers | None = None  # logits come from it instead of `head` (head.py)
 
     @property
     def tied(self) -> bool:
         return self.head is self.embedding
 
     @property
-    def sub_norms(self) -> bool:
-        return self.blocks[0].attn_sub_norm is not None
+    def rope_theta(self) -> float:
+        return self.ropes[0].theta

@@ -5,7 +5,9 @@ reciprocal of scales that divide, and the absolute-mean quantisation of float ma
 is in memory before its `load` is called.
 """
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,8 +18,9 @@ from bitnetc import families
 from bitnetc.chat import read_chat
 from bitnetc.checkpoint import Checkpoint, Tensor
 from bitnetc.checkpoint.fields import Fields, misspelt, shown
-from bitnetc.checkpoint.ggml_types import PACKINGS, WIDENED, NoTrit
 from bitnetc.checkpoint.gguf_model import ACTIVATION_NOTE
+from bitnetc.checkpoint.levels import STORED, as_ternary, looks_ternary, words_of
+from bitnetc.checkpoint.tensor import FloatTensor, TernaryTensor
 from bitnetc.errors import BitnetcError
 from bitnetc.families import Family, Quantisation
 from bitnetc.model import (
@@ -25,7 +28,9 @@ from bitnetc.model import (
     Dense,
     DenseType,
     FfnActivation,
+    Matrix,
     Model,
+    Pooling,
     Sampling,
     Shape,
     Ternary,
@@ -33,6 +38,8 @@ from bitnetc.model import (
     Vector,
     to_float32,
 )
+from bitnetc.pooling import read_pooling
+from bitnetc.ropes import read_ropes
 
 # No public model comes near these; beyond them a config is damaged or hostile.
 MAX_DIM = 1 << 17
@@ -57,10 +64,12 @@ def normalise(ckpt: Checkpoint, name: str, *, ffn_activation: FfnActivation | No
 
     ffn_activation: takes the place of what the checkpoint says or is known for.
     """
+    ckpt = _prefixed(ckpt)
     fields = ckpt.fields
     known = families.GGUF_FAMILIES if ckpt.container == "gguf" else families.FAMILIES
-    family = families.recognise(str(ckpt.path), fields, ckpt.tensors, known)
-    families.refuse_unknown_graph(fields)
+    levels = bool(ckpt.weight_only) or _stores_levels(ckpt)
+    family = families.recognise(str(ckpt.path), fields, ckpt.tensors, known, levels)
+    families.refuse_unknown_graph(family, fields)
     quant = families.quantisation(family, fields)
     shape = _shape(family, fields)
     activation, ckpt_notes = ffn_activation, list(ckpt.notes)
@@ -71,24 +80,38 @@ def normalise(ckpt: Checkpoint, name: str, *, ffn_activation: FfnActivation | No
         if fields.values.get("hidden_act") != activation:
             ckpt_notes.append(f"{ACTIVATION_NOTE} {activation}, as asked")
     norm_eps = fields.number("rms_norm_eps", 0.0, 1.0, family.defaults.get("rms_norm_eps"))
-    rope_theta = families.rope_theta(family, fields)
+    ropes, layers = read_ropes(family, fields, shape)
     tied = fields.boolean("tie_word_embeddings", family.defaults.get("tie_word_embeddings"))
     eos = _eos(ckpt, shape.vocab)
     sampling = _sampling(ckpt)
 
     reader = _Reader(ckpt, family, quant, shape)
     embedding, head = reader.ends(tied)
-    blocks = tuple(reader.block(layer) for layer in range(shape.layers))
+    blocks = tuple(reader.block(i, *layer) for i, layer in enumerate(layers))
     final_norm = reader.vector("final_norm")
+    embedding_scale = 1.0
+    if "query_pre_attn_scalar" in family.reads:  # Gemma's
+        embedding_scale = math.sqrt(shape.dim)
+    if "scale_depth" in family.reads:
+        embedding_scale, blocks, final_norm = _minicpm(fields, shape, blocks, final_norm)
+    pooling, pooling_notes = _pooling(ckpt, family)
+    if family.float_activations:
+        ckpt_notes.append(
+            ckpt.weight_only
+            or "weights are floats of three values, and nothing quantises what "
+            "they multiply: activations stay floats"
+        )
     tokenizer = ckpt.tokenizer()
-    chat, chat_notes = read_chat(ckpt.path, ckpt.config, tokenizer)
+    chat, chat_notes = read_chat(
+        ckpt.path if ckpt.container == "gguf" else ckpt.folder, ckpt.config, tokenizer
+    )
     return Model(
         name=name,
         family=family.name,
         shape=shape,
         ffn_activation=activation,
         norm_eps=norm_eps,
-        rope_theta=rope_theta,
+        ropes=ropes,
         embedding=embedding,
         blocks=blocks,
         final_norm=final_norm,
@@ -104,9 +127,74 @@ def normalise(ckpt: Checkpoint, name: str, *, ffn_activation: FfnActivation | No
             *reader.notes,
             *reader.unused(),
             *chat_notes,
+            *pooling_notes,
         ),
         chat=chat,
+        float_activations=family.float_activations,
+        sub_norm_eps=quant.inner_norm_eps,
+        score_dim=_score_dim(family, fields),
+        embedding_scale=embedding_scale,
+        pooling=pooling,
     )
+
+
+def _prefixed(ckpt: Checkpoint) -> Checkpoint:
+    """Names of a model saved without its head lack "model.", which is put before them."""
+    if "embed_tokens.weight" not in ckpt.tensors:
+        return ckpt
+    return replace(
+        ckpt,
+        tensors={
+            name if name.startswith(("model.", "lm_head.")) else "model." + name: tensor
+            for name, tensor in ckpt.tensors.items()
+        },
+    )
+
+
+def _stores_levels(ckpt: Checkpoint) -> bool:
+    """Whether nothing declares how weights are quantised and the first matrix is ternary as it is:
+    floats of three values a group."""
+    if any(ckpt.fields.has(key) for key in ("quantization_config", "weight_bits")):
+        return False
+    tensor = ckpt.tensors.get("model.layers.0.self_attn.q_proj.weight")
+    if tensor is None or tensor.dtype not in STORED or len(tensor.shape) != 2:
+        return False
+    return looks_ternary(words_of(tensor))
+
+
+def _score_dim(family: Family, fields: Fields) -> float | None:
+    key = "query_pre_attn_scalar"
+    if key not in family.reads:
+        return None
+    return fields.number(key, 0.0, 1e6, family.defaults.get(key))
+
+
+def _minicpm(
+    fields: Fields, shape: Shape, blocks: tuple[Block, ...], final_norm: Vector
+) -> tuple[float, tuple[Block, ...], Vector]:
+    """MiniCPM scales what a block adds by scale_depth / sqrt(layers) and logits by
+    dim_model_base / dim: both are taken into the scales of wo and w_down and into the last norm.
+    """
+    residual = np.float32(fields.number("scale_depth", 0.0, 1e6) / math.sqrt(shape.layers))
+    base = fields.number("dim_model_base", 0.0, MAX_DIM, float(shape.dim))
+
+    def scaled(matrix: Matrix, role: str) -> Matrix:
+        if isinstance(matrix, Dense):
+            raise fields.error("scale_depth", f"cannot be taken into {role}, which is not ternary")
+        return replace(matrix, scale=matrix.scale * residual)
+
+    blocks = tuple(
+        replace(b, wo=scaled(b.wo, "wo"), w_down=scaled(b.w_down, "w_down")) for b in blocks
+    )
+    final_norm = final_norm * np.float32(base / shape.dim)
+    return fields.number("scale_emb", 0.0, 1e6, 1.0), blocks, final_norm
+
+
+def _pooling(ckpt: Checkpoint, family: Family) -> tuple[Pooling | None, list[str]]:
+    if not family.embeds:
+        return None, []
+    pooling, note = read_pooling(ckpt.folder)
+    return pooling, [note] if note else []
 
 
 def _shape(family: Family, fields: Fields) -> Shape:
@@ -119,13 +207,14 @@ def _shape(family: Family, fields: Fields) -> Shape:
         raise fields.error(
             "num_key_value_heads", f"{kv_heads} does not divide num_attention_heads, {heads}"
         )
-    if not fields.has("head_dim") and dim % heads:
+    usual = family.defaults.get("head_dim")
+    if not fields.has("head_dim") and usual is None and dim % heads:
         raise fields.error(
             "hidden_size",
             f"{dim} is no multiple of num_attention_heads, {heads}",
             "correct one of them, or add head_dim",
         )
-    head_dim = fields.integer("head_dim", 1, MAX_HEAD_DIM, dim // heads)
+    head_dim = fields.integer("head_dim", 1, MAX_HEAD_DIM, usual or dim // heads)
     if head_dim % 2:
         raise fields.error(
             "head_dim", f"{head_dim} is odd; rotary embedding turns pairs", "use an even head_dim"
@@ -206,23 +295,26 @@ class _Reader:
         self.taken: set[str] = set()
         self.notes: list[str] = []
 
-    def block(self, layer: int) -> Block:
-        sub_norms = "attn_sub_norm" in self.family.block
-        return Block(
-            attn_norm=self.vector("attn_norm", layer),
-            wq=self.ternary("wq", layer),
-            wk=self.ternary("wk", layer),
-            wv=self.ternary("wv", layer),
-            attn_sub_norm=self.vector("attn_sub_norm", layer) if sub_norms else None,
-            wo=self.ternary("wo", layer),
-            ffn_norm=self.vector("ffn_norm", layer),
-            w_gate=self.ternary("w_gate", layer),
-            w_up=self.ternary("w_up", layer),
-            ffn_sub_norm=self.vector("ffn_sub_norm", layer) if sub_norms else None,
-            w_down=self.ternary("w_down", layer),
-        )
+    def block(self, layer: int, rope: int, window: int) -> Block:
+        block = self.family.block
+        found: dict[str, Any] = {"attn_sub_norm": None, "ffn_sub_norm": None}
+        for role in block:
+            read = self.matrix if len(families.EXTENTS[role]) == 2 else self.vector
+            found[role] = read(role, layer)
+        if self.quant.floats:  # AutoBitLinear multiplies its bias by the scale, too
+            for role in ("wq", "wk", "wv"):
+                if role + "_bias" in found and isinstance(found[role], Ternary):
+                    found[role + "_bias"] = found[role + "_bias"] * found[role].scale
+        gate, up = found["w_gate"], found["w_up"]
+        if isinstance(gate, Dense) != isinstance(up, Dense):
+            raise BitnetcError(
+                f"{self.ckpt.path}: layer {layer}",
+                "one of gate_proj and up_proj is ternary and the other is not, not supported",
+                "keep both in float, or neither",
+            )
+        return Block(**found, rope=rope, window=window)
 
-    def ends(self, tied: bool) -> tuple[Dense, Dense]:
+    def ends(self, tied: bool) -> tuple[Matrix, Matrix]:
         """Embedding and head, tied as transformers 5 ties them.
 
         Where the config ties them but the file holds both, they are tied if equal and kept apart
@@ -235,16 +327,17 @@ class _Reader:
                     names["head"],
                     ", or set tie_word_embeddings to true if the embedding is the head",
                 )
-            return self.dense("embedding"), self.dense("head")
+            return self.end("embedding"), self.end("head")
         if names["head"] not in self.ckpt.tensors:
-            embedding = self.dense("embedding")
+            embedding = self.end("embedding")
             return embedding, embedding
         if names["embedding"] not in self.ckpt.tensors:
-            head = self.dense("head")
+            head = self.end("head")
             self.notes.append(f"{names['embedding']} is missing; {names['head']} serves as both")
             return head, head
-        embedding, head = self.dense("embedding"), self.dense("head")
-        if embedding.dtype == head.dtype and np.array_equal(
+        embedding, head = self.end("embedding"), self.end("head")
+        dtypes = [self.ckpt.tensors[names[role]].dtype for role in ("embedding", "head")]
+        if dtypes[0] == dtypes[1] and np.array_equal(
             self.ckpt.tensors[names["embedding"]].raw, self.ckpt.tensors[names["head"]].raw
         ):
             return embedding, embedding
@@ -262,12 +355,32 @@ class _Reader:
         bad = np.flatnonzero(~np.isfinite(values))
         if bad.size:
             raise BitnetcError(tensor.where, f"value {bad[0]} is {values[bad[0]]}", _DAMAGED)
+        if role in self.family.one_plus:
+            values = np.float32(1) + values
         return np.ascontiguousarray(values, dtype=np.float32)
 
-    def dense(self, role: str) -> Dense:
-        tensor = self._take(self._name(role))
+    def end(self, role: str) -> Matrix:
+        """Embedding or head: ternary where the container or its values say so."""
+        name = self._name(role)
+        tensor = self.ckpt.tensors.get(name)
+        if self.family.float_activations and tensor is not None and len(tensor.shape) == 2:
+            if isinstance(tensor, TernaryTensor):
+                self._take(name)
+                return self._coded(tensor, role, *self._extents(role))
+            if tensor.dtype in STORED and looks_ternary(words_of(tensor)):
+                coded = as_ternary(tensor, partial(words_of, tensor))
+                try:
+                    coded.scales()
+                except BitnetcError:
+                    return self.dense(role)  # rows that are all zero, say, looked ternary
+                self._take(name)
+                return self._coded(coded, role, *self._extents(role))
+        return self.dense(role)
+
+    def dense(self, role: str, layer: int | None = None) -> Dense:
+        tensor = self._take(self._name(role, layer))
         rows, cols = self._extents(role)
-        if tensor.dtype in WIDENED:
+        if isinstance(tensor, FloatTensor):
             self._check_shape(tensor, (rows, cols))
             self.notes.append(f"{tensor.name} is stored as {tensor.dtype} and widened to float32")
             return Dense(rows, cols, "f32", partial(_load_widened, tensor, rows, cols))
@@ -275,11 +388,25 @@ class _Reader:
         self._check_shape(tensor, (rows, cols))
         return Dense(rows, cols, dtype, partial(_load_dense, tensor, dtype))
 
-    def ternary(self, role: str, layer: int) -> Ternary:
-        tensor = self._take(self._name(role, layer))
+    def matrix(self, role: str, layer: int) -> Matrix:
+        name = self._name(role, layer)
+        tensor = self._take(name)
         rows, cols = self._extents(role)
+        if isinstance(tensor, TernaryTensor):
+            return self._coded(tensor, role, rows, cols)
+        if self.quant.keeps(name.removesuffix(".weight")):
+            return self.dense(role, layer)
+        if self.family.stored == "levels" and self.ckpt.container != "gguf":
+            self._check_shape(tensor, (rows, cols))
+            if tensor.dtype in STORED and looks_ternary(words_of(tensor)):
+                return self._coded(as_ternary(tensor, partial(words_of, tensor)), role, rows, cols)
+            return self.dense(role, layer)
         if self.ckpt.container == "gguf":
-            return self._ggml(tensor, role, rows, cols)
+            raise BitnetcError(
+                tensor.where,
+                f"stored as {tensor.dtype}, but this tensor must be ternary",
+                "convert the model to one of I2_S, TQ1_0, TQ2_0, IQ2_BN",
+            )
         if self.quant.online:
             return self._online(tensor, rows, cols)
         if tensor.dtype == "U8":
@@ -314,17 +441,11 @@ class _Reader:
             notes.append(f"tensor {shown(name)} has no role in family {self.family.name}; ignored")
         return notes
 
-    def _ggml(self, tensor: Tensor, role: str, rows: int, cols: int) -> Ternary:
-        """A matrix whose type holds its scales. A tensor named .scale multiplies them: mainline's
-        first BitNet files have trits of scale 1 and the scale beside them."""
-        if tensor.dtype not in PACKINGS:
-            raise BitnetcError(
-                tensor.where,
-                f"stored as {tensor.dtype}, but this tensor must be ternary",
-                "convert the model to one of I2_S, TQ1_0, TQ2_0, IQ2_BN",
-            )
+    def _coded(self, tensor: TernaryTensor, role: str, rows: int, cols: int) -> Ternary:
+        """A matrix whose container holds its scales. A tensor named .scale multiplies them:
+        mainline's first BitNet files have trits of scale 1 and the scale beside them."""
         self._check_shape(tensor, (rows, cols))
-        scale, zeros = fold_scales(tensor, rows, cols)
+        scale, zeros = fold_scales(tensor, self.family.float_activations)
         beside = tensor.name.removesuffix(".weight") + ".scale"
         if beside in self.ckpt.tensors:
             scale = scale * self._multiplier(self._take(beside))
@@ -332,8 +453,9 @@ class _Reader:
         if not self.ckpt.interleaved:
             heads = None
         if heads and len(scale) > 1:
-            scale = np.ascontiguousarray(halves_paired(scale[:, None], heads)[:, 0])
-        return Ternary(rows, cols, scale, partial(_load_ggml, tensor, rows, cols, zeros, heads))
+            paired = halves_paired(scale.reshape(rows, -1), heads)
+            scale = np.ascontiguousarray(paired).reshape(scale.shape)
+        return Ternary(rows, cols, scale, partial(_load_coded, tensor, rows, zeros, heads))
 
     def _multiplier(self, tensor: Tensor) -> np.float32:
         values = to_float32(tensor.array(), self._dense_type(tensor)).reshape(-1)
@@ -472,13 +594,17 @@ def find_bad_code(packed: NDArray[np.uint8], rows: int) -> tuple[int, int] | Non
     return None
 
 
-def fold_scales(tensor: Tensor, rows: int, cols: int) -> tuple[Vector, NDArray[np.bool_] | None]:
-    """Multipliers [1] or [rows] of a ggml type, and where [rows, groups] its weights are all zero.
+def fold_scales(
+    tensor: TernaryTensor, groups: bool = False
+) -> tuple[Vector, NDArray[np.bool_] | None]:
+    """Multipliers [1] or [rows] of a matrix, and where [rows, groups] its weights are all zero;
+    [rows, groups] where they differ within a row and `groups` allows it.
 
     Groups that store the scale 0 hold zeros whatever their codes, so they take part in any scale.
-    Errors: scales that differ within a row, since matrices here have one scale a row.
+    Errors: scales that differ within a row, since int8 activations ask for one scale a row; groups
+    that are no whole sixteens.
     """
-    stored = PACKINGS[tensor.dtype].scales(tensor.raw, rows, cols)
+    stored = tensor.scales()
     bad = np.argwhere(~(np.isfinite(stored) & (stored >= 0)))
     if len(bad):
         row, group = bad[0]
@@ -490,12 +616,22 @@ def fold_scales(tensor: Tensor, rows: int, cols: int) -> tuple[Vector, NDArray[n
     zeros = stored == 0
     largest = stored.max(axis=1, initial=0)
     differing = np.argwhere((stored != largest[:, None]) & ~zeros)
+    if len(differing) and groups:
+        width = tensor.shape[1] // stored.shape[1]
+        if width % 16:
+            raise BitnetcError(
+                tensor.where,
+                f"has one scale for {width} neighbours, not supported",
+                "only groups of whole sixteens are",
+            )
+        scale = np.ascontiguousarray(np.broadcast_to(stored, (tensor.shape[0], stored.shape[1])))
+        return scale, zeros if zeros.any() else None
     if len(differing):
         row, group = differing[0]
         raise BitnetcError(
             f"{tensor.where}: row {row}, group {group}",
             f"has the scale {stored[row, group]}, and another group of the row {largest[row]}; "
-            "scales per group are not supported yet",
+            "scales per group need float activations",
             "use a model with one scale a matrix or a row, as BitNet defines it",
         )
     kept = zeros if zeros.any() else None
@@ -513,22 +649,18 @@ def halves_paired(matrix: NDArray[Any], heads: int) -> NDArray[Any]:
     return pairs.swapaxes(1, 2).reshape(rows, cols)
 
 
-def _load_ggml(
-    tensor: Tensor, rows: int, cols: int, zeros: NDArray[np.bool_] | None, heads: int | None
+def _load_coded(
+    tensor: TernaryTensor, rows: int, zeros: NDArray[np.bool_] | None, heads: int | None
 ) -> Trits:
-    packing = PACKINGS[tensor.dtype]
-    try:
-        trits = packing.decode(tensor.raw, rows, cols)
-    except NoTrit:
-        raise BitnetcError(tensor.where, "holds code 3, which is no trit", _DAMAGED) from None
+    trits = tensor.trits()
     if zeros is not None:
         groups = np.broadcast_to(zeros, (rows, zeros.shape[1]))
         trits.reshape(rows, zeros.shape[1], -1)[groups] = 0
     return halves_paired(trits, heads) if heads else trits
 
 
-def _load_widened(tensor: Tensor, rows: int, cols: int) -> NDArray[np.generic]:
-    values = WIDENED[tensor.dtype].load(tensor.raw, rows, cols)
+def _load_widened(tensor: FloatTensor, rows: int, cols: int) -> NDArray[np.generic]:
+    values = tensor.values()
     step = max(1, _CHUNK // cols)
     for begin in range(0, rows, step):
         bad = np.argwhere(~np.isfinite(values[begin : begin + step]))

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnetc.model import Block, Dense, Model, Ternary
-from bitnetc.plan import Group, MatrixPlan, Plan
+from bitnetc.model import Block, Integers, Matrix, Model, Ternary
+from bitnetc.plan import ROLES, TRITS, Group, MatrixPlan, Plan, float_plan
 from bitnetc.reference import rope_table
 from bitnetc.tokenizer.tables import compile_tables
 
@@ -50,7 +50,8 @@ def _tensors(
     plan: Plan, model: Model
 ) -> Iterator[tuple[str, int | None, str, tuple[int, ...], int]]:
     shape = model.shape
-    yield "rope", None, "f32", (plan.context, shape.head_dim), plan.context * shape.head_dim * 4
+    for name in rope_names(model):
+        yield name, None, "f32", (plan.context, shape.head_dim), plan.context * shape.head_dim * 4
     for group in plan.groups:
         for i in range(group.first, group.last + 1):
             block = model.blocks[i]
@@ -59,34 +60,58 @@ def _tensors(
                 if matrix is not None:
                     padded = (matrix.padded_rows, matrix.padded_cols)
                     yield name, i, matrix.kernel.layout_name, padded, matrix.bytes
+                elif name in group.floats:
+                    yield name, i, *_stored(getattr(block, name))
                 else:
-                    n = len(vector(block, name))
-                    yield name, i, "f32", (n,), n * 4
+                    found = vector(block, name)
+                    yield name, i, "f32", found.shape, found.nbytes
     yield "final_norm", None, "f32", (shape.dim,), shape.dim * 4
-    yield "embedding", None, *_dense(model.embedding)
-    if not model.tied:
-        yield "head", None, *_dense(model.head)
+    for name, end in _ends(model):
+        if isinstance(end, Ternary):
+            yield f"{name}_scale", None, "f32", end.scale.shape, end.scale.nbytes
+        yield name, None, *_stored(end)
+    if plan.head and model.integer_head:
+        yield "head_scale", None, "f32", (shape.vocab,), shape.vocab * 4
+        padded = (plan.head.padded_rows, plan.head.padded_cols)
+        for name in ("head", "head_lower") if plan.screened else ("head",):
+            yield name, None, plan.head.kernel.layout_name, padded, plan.head.bytes
 
 
-def _dense(matrix: Dense) -> tuple[str, tuple[int, ...], int]:
-    size = matrix.rows * matrix.cols * matrix.bytes_per_value
-    return matrix.dtype, (matrix.rows, matrix.cols), size
+def rope_names(model: Model) -> list[str]:
+    """Names of the RoPE tables, in the order of Model.ropes."""
+    return ["rope", *(f"rope_{i}" for i in range(1, len(model.ropes)))]
+
+
+def _ends(model: Model) -> list[tuple[str, Matrix]]:
+    own = not model.tied and model.integer_head is None
+    head: list[tuple[str, Matrix]] = [("head", model.head)] if own else []
+    return [("embedding", model.embedding), *head]
+
+
+def _stored(matrix: Matrix) -> tuple[str, tuple[int, ...], int]:
+    plan = float_plan("", matrix)
+    return TRITS.name if plan.dtype == "trits" else plan.dtype, plan.shape, plan.bytes
 
 
 def group_fields(group: Group, block: Block) -> list[str]:
     """What a block of this group stores, in the order in which a step reads it."""
     names: list[str] = []
-    for norm, roles in (
-        ("attn_norm", ("wq", "wk", "wv")),
-        ("attn_sub_norm", ("wo",)),
-        ("ffn_norm", ("w_gate", "w_up")),
-        ("ffn_sub_norm", ("w_down",)),
-    ):
-        if getattr(block, norm) is not None:
-            names.append(norm)
-        for role in roles:
-            names += [f"{role}_scale", role]
+    for name in _FIELDS:
+        if name not in ROLES:
+            if getattr(block, name) is not None:
+                names.append(name)
+            continue
+        if isinstance(getattr(block, name), Ternary):
+            names.append(f"{name}_scale")
+        names.append(name)
     return names
+
+
+_FIELDS = (
+    "attn_norm", "wq_norm", "wk_norm", "wv_norm", "wq", "wk", "wv", "wq_bias", "wk_bias",
+    "wv_bias", "q_norm", "k_norm", "attn_sub_norm", "wo", "attn_post_norm", "ffn_norm",
+    "w_gate_norm", "w_up_norm", "w_gate", "w_up", "ffn_sub_norm", "w_down", "ffn_post_norm",
+)  # fmt: skip
 
 
 def vector(block: Block, name: str) -> NDArray[np.float32]:
@@ -99,27 +124,67 @@ def vector(block: Block, name: str) -> NDArray[np.float32]:
 
 
 def _content(slot: Slot, plan: Plan, model: Model) -> Iterator[bytes]:
-    if slot.name == "rope":
-        yield rope_table(plan.context, model.shape.head_dim, model.rope_theta).tobytes()
+    if slot.name in rope_names(model):
+        yield rope_table(plan.context, model.ropes[rope_names(model).index(slot.name)]).tobytes()
     elif slot.name == "final_norm":
         yield model.final_norm.tobytes()
+    elif slot.name in ("head", "head_lower", "head_scale") and plan.head and model.integer_head:
+        if slot.name == "head_scale":
+            yield model.integer_head.scale.tobytes()
+        else:
+            half = slot.name if plan.screened else None
+            yield from _row_blocks(plan.head, model.integer_head, half)
     elif slot.block is None:
-        yield from _dense_bytes(model.embedding if slot.name == "embedding" else model.head)
+        end = dict(_ends(model))[slot.name.removesuffix("_scale")]
+        if slot.name.endswith("_scale") and isinstance(end, Ternary):
+            yield end.scale.tobytes()
+        else:
+            yield from _float_bytes(end)
     else:
         block = model.blocks[slot.block]
         group = next(g for g in plan.groups if g.first <= slot.block <= g.last)
         matrix = group.matrices.get(slot.name)
-        if matrix is None:
+        if slot.name in group.floats:
+            yield from _float_bytes(getattr(block, slot.name))
+        elif matrix is None:
             yield vector(block, slot.name).tobytes()
         else:
             yield pack_matrix(matrix, getattr(block, slot.name))
 
 
-def _dense_bytes(matrix: Dense) -> Iterator[bytes]:
+def _float_bytes(matrix: Matrix) -> Iterator[bytes]:
+    """A matrix that reads floats: as it is stored, or trits in the layout for them."""
     stored = matrix.load()
+    if isinstance(matrix, Ternary):
+        rows = max(1, _CHUNK_ROWS // matrix.cols)
+        for start in range(0, matrix.rows, rows):
+            part = stored[start : start + rows].astype(np.int8, copy=False)
+            padded = np.zeros(TRITS.pad(*part.shape), np.int8)
+            padded[:, : matrix.cols] = part
+            yield TRITS.pack(padded)
+        return
     rows = max(1, _CHUNK_ROWS // (matrix.cols * matrix.bytes_per_value))
     for start in range(0, matrix.rows, rows):
         yield np.ascontiguousarray(stored[start : start + rows]).tobytes()
+
+
+def _row_blocks(plan: MatrixPlan, matrix: Integers, half: str | None) -> Iterator[bytes]:
+    """A tall matrix packed some tiles at a time: every layout is in order of its blocks of rows.
+
+    half: of a screened head, which of 16 * head + head_lower + 8 (docs/arithmetic.md, rule 9)
+    """
+    values = matrix.load()
+    step = max(1, _CHUNK_ROWS // (plan.tile * plan.padded_cols)) * plan.tile
+    for start in range(0, plan.padded_rows, step):
+        rows = min(step, plan.padded_rows - start)
+        part = np.zeros((rows, plan.padded_cols), np.int8)
+        kept = values[start : start + rows]
+        if half:
+            codes = kept.view(np.uint8) + np.uint8(128)
+            nibble = codes >> 4 if half == "head" else codes & 15
+            kept = nibble.view(np.int8) - np.int8(8)
+        part[: len(kept), : matrix.cols] = kept
+        yield plan.kernel.layout.pack(part)
 
 
 def pack_matrix(plan: MatrixPlan, matrix: Ternary) -> bytes:

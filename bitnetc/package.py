@@ -20,6 +20,7 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from bitnetc.build import program_file
 from bitnetc.emit import environment
 from bitnetc.errors import BitnetcError
 from bitnetc.target import Target, host_arch, load_target
@@ -45,6 +46,32 @@ _BUILDROOT_FEATURES = {
     "neon32": "BR2_ARM_CPU_HAS_NEON",
     "rvv": "BR2_RISCV_ISA_RVV",
 }
+
+
+@dataclass(frozen=True)
+class Board:
+    """What a CMake toolchain file says of a board."""
+
+    name: str
+    title: str
+    arch: str
+    features: tuple[str, ...]  # of our targets' features, those that its CPU has
+    prefix: str  # of the cross compiler's programs
+    processor: str
+    flags: str
+
+
+# Debian's compilers for 32-bit Arm link an Armv7 C library, which a Raspberry Pi 1 cannot run.
+_ARM64, _ARM32 = "aarch64-linux-gnu", "arm-linux-gnueabihf"
+_A7 = "-mcpu=cortex-a7 -mfpu=neon-vfpv4 -mfloat-abi=hard"
+BOARDS = (
+    Board("rpi2", "Raspberry Pi 2", "arm", ("neon32",), _ARM32, "armv7l", _A7),
+    Board("rpi3", "Raspberry Pi 3 and Zero 2 W", "aarch64", ("neon",), _ARM64, "aarch64",
+          "-mcpu=cortex-a53"),
+    Board("rpi4", "Raspberry Pi 4", "aarch64", ("neon",), _ARM64, "aarch64", "-mcpu=cortex-a72"),
+    Board("rpi5", "Raspberry Pi 5", "aarch64", ("neon", "dotprod"), _ARM64, "aarch64",
+          "-mcpu=cortex-a76"),
+)  # fmt: skip
 _MANIFEST = "manifest.json"
 _MARK = "packages.json"  # a folder with this file is one of ours and may be replaced
 _LICENCE = "LICENSES/MIT.txt"
@@ -69,6 +96,17 @@ class Product:
     @property
     def version(self) -> str:
         return self.bitnetc
+
+    @property
+    def weights_file(self) -> str | None:
+        """The file that the program maps, where it does not hold its weights."""
+        path = f"share/{self.name}.weights"
+        return path if path in self.sources else None
+
+    @property
+    def far(self) -> str | None:
+        """The script that says where the linker puts weights of more than it reaches."""
+        return f"lib/{self.name}-weights.ld" if "src/weights.ld" in self.sources else None
 
     @property
     def tarball(self) -> str:
@@ -155,6 +193,11 @@ def _write(product: Product, stage: Path, kinds: set[str]) -> None:
         name = f"{root}-{product.target.name}"
         entries = _installed(product, kinds)
         _tar(stage / f"{name}.tar.gz", [(f"{name}/{p}", c, m) for p, c, m in entries])
+    if "cmake" in kinds:
+        for board in boards(product.target):
+            context = {"board": board, "source": root}
+            text = _render("toolchains/board.cmake.jinja", context)
+            _put(stage / "toolchains" / f"{board.name}.cmake", text)
     if "yocto" in kinds:
         _yocto(product, tarball, stage / f"meta-{product.package}")
     if "buildroot" in kinds:
@@ -163,11 +206,27 @@ def _write(product: Product, stage: Path, kinds: set[str]) -> None:
         _debs(product, stage)
 
 
+def boards(target: Target) -> list[Board]:
+    """The boards that run what is compiled for a target."""
+    return [
+        board
+        for board in BOARDS
+        if board.arch == target.arch
+        and target.system == "linux"
+        and set(target.features) <= set(board.features)
+    ]
+
+
 def _installed(product: Product, kinds: Iterable[str]) -> list[Entry]:
     """What is built: program, library, header, and what finds them."""
     name = product.name
     found: list[Entry] = []
-    patterns = [(f"bin/{name}", 0o755), (f"lib/lib{name}.a", 0o644), (f"include/{name}.h", 0o644)]
+    patterns = [
+        (f"bin/{program_file(name, product.target)}", 0o755),
+        (f"lib/lib{name}.a", 0o644),
+        (f"include/{name}.h", 0o644),
+    ]
+    patterns += [(path, 0o644) for path in (product.weights_file, product.far) if path]
     if "cmake" in kinds:
         patterns.append((f"lib/cmake/{name}/*.cmake", 0o644))
     if "pkgconfig" in kinds:
@@ -246,7 +305,7 @@ def _named(names: dict[str, Any], product: Product, system: str) -> Any:
     """A system's name of the architecture; None when any will do."""
     if product.target.arch == "host":
         return None
-    if product.target.arch not in names:
+    if product.target.system != "linux" or product.target.arch not in names:
         raise BitnetcError(system, f"target {product.target.name} is not a Linux machine")
     return names[product.target.arch]
 
@@ -258,6 +317,7 @@ def _yocto(product: Product, tarball: Path, layer: Path) -> None:
         "series": _SERIES,
         "host": f"{host}.*-linux" if host else "",
         "home_paths": home_paths(product),
+        "shipped": _beside(product),
     }
     recipe = f"recipes-models/{product.package}"
     _put(layer / "conf/layer.conf", _render("yocto/layer.conf.jinja", context))
@@ -270,10 +330,20 @@ def _yocto(product: Product, tarball: Path, layer: Path) -> None:
     _put(layer / "COPYING.MIT", (product.folder / _LICENCE).read_bytes())
 
 
+def _beside(product: Product) -> list[tuple[str, str]]:
+    """Package of a recipe, and the file that belongs to it though no default says so."""
+    found = []
+    if product.weights_file:
+        found.append(("${PN}", f"${{datadir}}/{product.name}.weights"))
+    if product.far:
+        found.append(("${PN}-staticdev", f"${{libdir}}/{product.name}-weights.ld"))
+    return found
+
+
 def home_paths(product: Product) -> list[str]:
     """Home directories that the model's data spells by chance: a vocabulary may hold "/root"."""
     found: set[str] = set()
-    for file in ("src/tokenizer.bin", "src/weights.bin"):
+    for file in ("src/tokenizer.bin", product.weights_file or "src/weights.bin"):
         with open(product.folder / file, "rb") as data:
             tail = b""
             while chunk := data.read(1 << 24):
@@ -309,9 +379,10 @@ def _debs(product: Product, stage: Path) -> None:
     """The program, and beside it what others build with."""
     _named(_DEBIAN, product, "--deb")
     entries = _installed(product, ("cmake", "pkgconfig"))
-    program = [e for e in entries if e[0].startswith("bin/")]
+    program = [e for e in entries if e[0].startswith("bin/") or e[0] == product.weights_file]
     library = [e for e in entries if e[0].startswith(("lib/", "include/"))]
     model = _description(product)
+    depends = needed_libc(product.folder / "bin" / product.name)
     _deb(
         product,
         stage,
@@ -319,8 +390,11 @@ def _debs(product: Product, stage: Path) -> None:
         program,
         section="misc",
         synopsis=f"ternary language model {product.package}: program",
-        description=f"{model} The program writes text from a prompt; it reads no other file.",
-        depends=needed_libc(product.folder / "bin" / product.name),
+        description=f"{model} The program writes text from a prompt"
+        + ("." if product.weights_file else "; it reads no other file."),
+        depends=depends,
+        # On purpose: the program depends on nothing.
+        overrides="" if depends else f"statically-linked-binary [usr/bin/{product.name}]",
     )
     _deb(
         product,
@@ -331,6 +405,7 @@ def _debs(product: Product, stage: Path) -> None:
         synopsis=f"ternary language model {product.package}: library",
         description=f"{model} Static library, header, and files for CMake and pkg-config.",
         depends="",
+        overrides="",
     )
 
 
@@ -351,6 +426,9 @@ def _deb(product: Product, stage: Path, package: str, entries: list[Entry], **fi
     files: list[Entry] = [(f"usr/{path}", content, mode) for path, content, mode in entries]
     files.append((f"{documents}/changelog.gz", changes, 0o644))
     files.append((f"{documents}/copyright", _copyright(product), 0o644))
+    if fields["overrides"]:
+        line = f"{package}: {fields['overrides']}\n".encode()
+        files.append((f"usr/share/lintian/overrides/{package}", line, 0o644))
     context["installed_kib"] = sum(-(-_size(content) // 1024) for _, content, _ in files)
     sums = "".join(f"{_md5(content)}  {path}\n" for path, content, _ in sorted(files, key=_path))
     control = io.BytesIO()

@@ -4,17 +4,22 @@ For each matrix the cheapest kernel that fits wins (cost.py); the others are kep
 they lost. Identical blocks form one group and become one C function. Padding happens here, once.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bitnetc.cost import MatrixCost, matrix_cost
 from bitnetc.errors import BitnetcError
 from bitnetc.kernels import Kernel
-from bitnetc.memory import Memory, memory_plan
-from bitnetc.model import Block, Model, Shape, Ternary
-from bitnetc.target import Target
+from bitnetc.layout import LAYOUTS
+from bitnetc.memory import HEADS_TOGETHER, LANES, Graph, Memory, memory_plan
+from bitnetc.model import Dense, FfnActivation, Integers, Matrix, Model, Shape, Ternary
+from bitnetc.target import Target, shareable
 
-BATCH = 64  # tokens of a prompt that go through a block together
+# Stack of the kernels that unpack a tile of weights to it; for all others 16 KiB is enough.
+_KERNEL_STACK = {"amx": 49152, "avx512vnni": 32768, "avxvnni": 32768}
+# Share of the down-projection's input that is not zero behind ReLU^2: half by the sign of the gate
+# alone; the makers of BitNet b1.58 2B4T report less than a fifth.
+RELU2_DENSITY = 0.4
 MAX_TILE = 64  # rows: a tile's int32 sums for a batch stay in L1 beside the weights
 MIN_TILES = 16  # so that a few threads share a matrix evenly
 MAX_THREADS = 64  # runtime_c/bnc_threads.h
@@ -31,6 +36,22 @@ class Candidate:
     cols: int  # padded
     cost: MatrixCost | None  # None when the kernel does not fit
     reason: str  # why it lost; empty for the winner
+    variants: tuple["VariantPlan", ...] = ()  # of a target with variants; kernel is the first's
+
+    @property
+    def cycles(self) -> float:
+        """What candidates are compared by: the mean over the variants, where there are some."""
+        costs = [v.cost for v in self.variants] if self.variants else [self.cost]
+        return sum(c.cycles if c else 0.0 for c in costs) / len(costs)
+
+
+@dataclass(frozen=True)
+class VariantPlan:
+    """One CPU's kernel for a layout that all variants of a target read."""
+
+    target: str
+    kernel: Kernel
+    cost: MatrixCost
 
 
 @dataclass(frozen=True)
@@ -45,6 +66,7 @@ class MatrixPlan:
     tile: int  # rows computed at a time
     cost: MatrixCost
     rejected: tuple[Candidate, ...]
+    variants: tuple[VariantPlan, ...] = ()  # in the order of target.variants
 
     @property
     def bytes(self) -> int:
@@ -55,13 +77,47 @@ class MatrixPlan:
         return self.kernel.layout.packed_bytes(self.tile, self.padded_cols)
 
 
+TRITS = LAYOUTS["i2_k64"]  # what runtime_c/bnc_float_linear.h reads
+
+
+@dataclass(frozen=True)
+class FloatPlan:
+    """A matrix that reads floats: runtime_c/bnc_float_linear.h."""
+
+    role: str
+    rows: int
+    cols: int
+    dtype: str  # "trits", or a DenseType
+    groups: int  # of trits: scales in a row; 0: one for the matrix
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """As stored: trits in whole blocks of columns."""
+        return TRITS.pad(self.rows, self.cols) if self.dtype == "trits" else (self.rows, self.cols)
+
+    @property
+    def bytes(self) -> int:
+        if self.dtype == "trits":
+            return TRITS.packed_bytes(*self.shape)
+        return self.rows * self.cols * (4 if self.dtype == "f32" else 2)
+
+
+def float_plan(role: str, matrix: Matrix) -> FloatPlan:
+    """Decides nothing: one portable loop serves all targets, with the same bits."""
+    if isinstance(matrix, Dense):
+        return FloatPlan(role, matrix.rows, matrix.cols, matrix.dtype, 0)
+    groups = matrix.groups if len(matrix.scale) > 1 else 0
+    return FloatPlan(role, matrix.rows, matrix.cols, "trits", groups)
+
+
 @dataclass(frozen=True)
 class Group:
     """Blocks first..last: one shape, one plan, one C function."""
 
     first: int
     last: int
-    matrices: dict[str, MatrixPlan]  # by role, in ROLES' order
+    matrices: dict[str, MatrixPlan]  # by role, in ROLES' order: those that read int8
+    floats: dict[str, FloatPlan]  # the others
 
 
 @dataclass(frozen=True)
@@ -74,28 +130,66 @@ class Plan:
     stride: int  # columns between two quantised tokens
     lut: bool  # some kernel reads look-up tables
     memory: Memory
+    head: MatrixPlan | None = None  # of integers; None: the checkpoint's own head
+    screened: bool = False  # head is the upper halves; the lower ones lie beside it
+
+    @property
+    def inputs(self) -> int:
+        """Inputs that the matrices of one phase have: more than one where each has a norm."""
+        return self.memory.inputs
 
     @property
     def kernels(self) -> list[Kernel]:
         """All kernels in use, sorted by name."""
-        used = {m.kernel.name: m.kernel for g in self.groups for m in g.matrices.values()}
+        matrices = self._matrices
+        used = {m.kernel.name: m.kernel for m in matrices}
+        used |= {v.kernel.name: v.kernel for m in matrices for v in m.variants}
         return [used[name] for name in sorted(used)]
+
+    def variant_kernels(self, variant: int) -> list[Kernel]:
+        """The kernels of target.variants[variant], one for each layout in use, sorted by name."""
+        matrices = self._matrices
+        used = {m.variants[variant].kernel.name: m.variants[variant].kernel for m in matrices}
+        return [used[name] for name in sorted(used)]
+
+    @property
+    def _matrices(self) -> list[MatrixPlan]:
+        found = [m for g in self.groups for m in g.matrices.values()]
+        return [*found, self.head] if self.head else found
+
+    @property
+    def stack_bytes(self) -> int:
+        """Stack that a call of the library takes at most on each thread, when it is compiled with
+        optimisation: what was measured (tests/e2e/test_memory.py), and a margin. Attention's
+        queries are the part that depends on the model.
+        """
+        if self.target.firmware:
+            return self.target.firmware.stack
+        most = max((_KERNEL_STACK.get(k.isa, 16384) for k in self.kernels), default=16384)
+        queries = HEADS_TOGETHER * 4 * -(-self.shape.head_dim // LANES) * LANES
+        return most + queries
 
     @property
     def ternary_bytes(self) -> int:
         """Packed ternary bytes that one decoded token reads."""
-        return sum(
-            (g.last - g.first + 1) * sum(m.bytes for m in g.matrices.values()) for g in self.groups
-        )
+        sizes = [
+            (g, [m.bytes for m in g.matrices.values()] + [f.bytes for f in g.floats.values()])
+            for g in self.groups
+        ]
+        return sum((g.last - g.first + 1) * sum(each) for g, each in sizes)
 
 
-def plan(model: Model, target: Target, context: int | None = None, batch: int = BATCH) -> Plan:
+def plan(
+    model: Model, target: Target, context: int | None = None, batch: int | None = None
+) -> Plan:
     """Chooses kernel, tile and padding for every matrix, and places every buffer.
 
     context: positions to compile for, by default what the model was made for.
+    batch: the most tokens in one step, by default the target's.
     Raises BitnetcError when no kernel fits a matrix or the model exceeds a limit.
     """
     context = context or model.shape.context
+    batch = batch or target.batch
     if not 1 <= context <= model.shape.context:
         raise BitnetcError(
             "--context",
@@ -109,10 +203,21 @@ def plan(model: Model, target: Target, context: int | None = None, batch: int = 
         )
     groups = _groups(model, target)
     matrices = [m for g in groups for m in g.matrices.values()]
-    stride = max(m.padded_cols for m in matrices)
+    head = _matrix_plan("head", model.integer_head, target) if model.integer_head else None
+    if head:
+        matrices.append(head)
+    stride = max((m.padded_cols for m in matrices), default=0)
     lut = any(m.kernel.activation == "lut16" for m in matrices)
-    memory = memory_plan(model.shape, batch, stride, lut, max(m.tile for m in matrices))
-    decided = Plan(target, model.shape, context, batch, groups, stride, lut, memory)
+    tile = max((m.tile for m in matrices), default=0)
+    graph = _graph(model, groups)
+    if stride:  # where some read floats, every input is kept in both forms
+        stride = max(stride, graph.float_stride)
+    piece = max(map(len, model.tokenizer.pieces), default=0)
+    memory = memory_plan(
+        *(model.shape, batch, stride, lut, tile, target.threads, piece, graph, model.kv == "q8")
+    )
+    screened = model.integer_head is not None and model.integer_head.screened
+    decided = Plan(target, model.shape, context, batch, groups, stride, lut, memory, head, screened)
     _refuse_too_large(decided, model)
     return decided
 
@@ -121,7 +226,7 @@ def _refuse_too_large(p: Plan, model: Model) -> None:
     """With addresses of 32 bits, weights and arena together must stay below 2^31 bytes: no size or
     difference of pointers then wraps around."""
     matrices = (model.head,) if model.tied else (model.head, model.embedding)
-    dense = sum(m.rows * m.cols * m.bytes_per_value for m in matrices)
+    dense = sum(float_plan("head", m).bytes for m in matrices) + (p.head.bytes if p.head else 0)
     arena = p.memory.arena_bytes(p.context, MAX_THREADS if p.target.threads else 1)
     total = p.ternary_bytes + dense + arena
     if p.target.narrow and total >= 2**31:
@@ -136,25 +241,64 @@ def _refuse_too_large(p: Plan, model: Model) -> None:
 def _groups(model: Model, target: Target) -> tuple[Group, ...]:
     groups: list[Group] = []
     for i, block in enumerate(model.blocks):
-        matrices = _block_plan(block, target)
-        if groups and groups[-1].matrices == matrices:
-            groups[-1] = Group(groups[-1].first, i, matrices)
+        each = {role: getattr(block, role) for role in ROLES}
+        floats = {
+            role: float_plan(role, matrix)
+            for role, matrix in each.items()
+            if model.float_activations or isinstance(matrix, Dense)
+        }
+        matrices = _block_plan(
+            {r: m for r, m in each.items() if r not in floats}, target, model.ffn_activation
+        )
+        if groups and (groups[-1].matrices, groups[-1].floats) == (matrices, floats):
+            groups[-1] = Group(groups[-1].first, i, matrices, floats)
         else:
-            groups.append(Group(i, i, matrices))
+            groups.append(Group(i, i, matrices, floats))
     return tuple(groups)
 
 
-def _block_plan(block: Block, target: Target) -> dict[str, MatrixPlan]:
-    found = {role: _matrix_plan(role, getattr(block, role), target) for role in ROLES}
+def _graph(model: Model, groups: tuple[Group, ...]) -> Graph:
+    """What of the model's graph asks for memory beyond that of all models."""
+    block = model.blocks[0]
+    shape = model.shape
+    floats = isinstance(model.head, Ternary) or any(g.floats for g in groups)
+    widest = max(shape.dim, shape.q_dim, shape.ffn_dim) if floats else 0
+    return Graph(
+        inputs=1 if block.wq_norm is None else 3,
+        float_stride=-(-widest // 64) * 64,
+        post_norms=block.attn_post_norm is not None,
+        texts=model.pooling is not None,
+    )
+
+
+def _block_plan(
+    block: dict[str, Ternary], target: Target, activation: FfnActivation
+) -> dict[str, MatrixPlan]:
+    # ReLU^2 makes exact zeros; what little other activations round to zero is not counted on.
+    density = {"w_down": RELU2_DENSITY} if activation == "relu2" else {}
+    found = {
+        role: _matrix_plan(role, matrix, target, density.get(role, 1.0))
+        for role, matrix in block.items()
+    }
     # The gate's and the up-projection's tiles are finished together, so they are equally tall.
-    gate, up = found["w_gate"], found["w_up"]
-    if gate.tile != up.tile:
+    gate, up = found.get("w_gate"), found.get("w_up")
+    if gate and up and gate.tile != up.tile:
         raise BitnetcError("plan", f"w_gate has tiles of {gate.tile} rows, w_up of {up.tile}")
     return found
 
 
-def _matrix_plan(role: str, matrix: Ternary, target: Target) -> MatrixPlan:
-    candidates = [_candidate(role, matrix, kernel, target) for kernel in target.kernels]
+def _matrix_plan(
+    role: str, matrix: Ternary | Integers, target: Target, density: float = 1.0
+) -> MatrixPlan:
+    bits = 0
+    if isinstance(matrix, Integers):
+        bits = 4 if matrix.screened else matrix.bits
+    if target.variants:
+        shared = [k for k in _layouts(target) if k[0].layout.code.integers == bits]
+        candidates = [_shared(role, matrix, kernels, target, density) for kernels in shared]
+    else:
+        kernels = [k for k in target.kernels if k.layout.code.integers == bits]
+        candidates = [_candidate(role, matrix, kernel, target, density) for kernel in kernels]
     fitting = [c for c in candidates if c.cost]
     if not fitting:
         raise BitnetcError(
@@ -162,7 +306,7 @@ def _matrix_plan(role: str, matrix: Ternary, target: Target) -> MatrixPlan:
             f"no kernel fits {role}, {matrix.rows} x {matrix.cols}: "
             + "; ".join(f"{c.kernel.name} {c.reason}" for c in candidates),
         )
-    best = min(fitting, key=lambda c: c.cost.cycles if c.cost else 0.0)
+    best = min(fitting, key=lambda c: c.cycles)
     assert best.cost
     return MatrixPlan(
         role=role,
@@ -175,7 +319,42 @@ def _matrix_plan(role: str, matrix: Ternary, target: Target) -> MatrixPlan:
         tile=_tile(best.kernel, matrix.rows),
         cost=best.cost,
         rejected=tuple(_lost(c, best) for c in candidates if c is not best),
+        variants=best.variants,
     )
+
+
+def _layouts(target: Target) -> list[tuple[Kernel, ...]]:
+    """For each layout that every variant of the target has a kernel for: the fastest kernel of
+    each variant, in the variants' order."""
+    fastest: list[dict[str, Kernel]] = []
+    for variant in target.variants:
+        cycles = variant.cost.cycles_per_block
+        found: dict[str, Kernel] = {}
+        for kernel in sorted(shareable(variant), key=lambda k: cycles[k.name]):
+            found.setdefault(kernel.layout_name, kernel)
+        fastest.append(found)
+    names = [k.layout_name for k in target.kernels if all(k.layout_name in f for f in fastest)]
+    return [tuple(f[name] for f in fastest) for name in dict.fromkeys(names)]
+
+
+def _shared(
+    role: str,
+    matrix: Ternary | Integers,
+    kernels: tuple[Kernel, ...],
+    target: Target,
+    density: float,
+) -> Candidate:
+    """One layout for all variants; `kernels` are theirs."""
+    pairs = list(zip(kernels, target.variants, strict=True))
+    each = [_candidate(role, matrix, kernel, variant, density) for kernel, variant in pairs]
+    for candidate in each:
+        if candidate.cost is None:
+            return candidate
+    names = [v.name for v in target.variants]
+    plans = tuple(
+        VariantPlan(n, c.kernel, c.cost) for n, c in zip(names, each, strict=True) if c.cost
+    )
+    return replace(each[0], variants=plans)
 
 
 def _tile(kernel: Kernel, rows: int) -> int:
@@ -184,14 +363,16 @@ def _tile(kernel: Kernel, rows: int) -> int:
     return step * max(1, min(MAX_TILE // step, rows // (step * MIN_TILES)))
 
 
-def _candidate(role: str, matrix: Ternary, kernel: Kernel, target: Target) -> Candidate:
+def _candidate(
+    role: str, matrix: Ternary | Integers, kernel: Kernel, target: Target, density: float
+) -> Candidate:
     tile = _tile(kernel, matrix.rows)
     rows = -(-matrix.rows // tile) * tile
     cols = kernel.layout.pad(1, matrix.cols)[1]
     if cols > kernel.max_cols:
         reason = f"holds {kernel.max_cols:,} columns at most without overflow"
         return Candidate(kernel, rows, cols, None, reason)
-    cost = matrix_cost(kernel, rows, cols, ROLES[role], target.cost)
+    cost = matrix_cost(kernel, rows, cols, ROLES.get(role, 1), target.cost, density)
     return Candidate(kernel, rows, cols, cost, "")
 
 
@@ -200,10 +381,10 @@ def _lost(candidate: Candidate, best: Candidate) -> Candidate:
     if mine is None or won is None:
         return candidate
     bound = "arithmetic" if mine.compute >= mine.memory else "memory"
-    reason = f"{mine.cycles / won.cycles:.2f}x the cycles, bound by {bound}"
+    reason = f"{candidate.cycles / best.cycles:.2f}x the cycles, bound by {bound}"
     if mine.tables >= 0.01 * mine.cycles:
         reason += f", tables are {100 * mine.tables / mine.cycles:.0f} % of it"
-    return Candidate(candidate.kernel, candidate.rows, candidate.cols, mine, reason)
+    return replace(candidate, reason=reason)
 
 
 def plan_json(p: Plan, model: Model) -> dict[str, Any]:
@@ -216,14 +397,24 @@ def plan_json(p: Plan, model: Model) -> dict[str, Any]:
         "groups": [
             {
                 "blocks": [g.first, g.last],
-                "matrices": [_matrix_json(m) for m in g.matrices.values()],
+                "matrices": [
+                    _matrix_json(g.matrices[r]) if r in g.matrices else _float_json(g.floats[r])
+                    for r in ROLES
+                ],
             }
             for g in p.groups
         ],
-        "head": {"rows": p.shape.vocab, "cols": p.shape.dim, "type": model.head.dtype},
+        "head": _matrix_json(p.head) | {"screened": p.screened}
+        if p.head
+        else {
+            "rows": p.shape.vocab,
+            "cols": p.shape.dim,
+            "type": float_plan("head", model.head).dtype,
+        },
         "memory": {
             "state_and_buffers": p.memory.fixed_bytes,
             "per_thread": p.memory.thread_bytes(p.context),
+            "cache": model.kv,
             "cache_per_position": p.memory.cache_bytes_per_position,
             "arena_one_thread": p.memory.arena_bytes(p.context, 1),
             "buffers": {
@@ -232,6 +423,25 @@ def plan_json(p: Plan, model: Model) -> dict[str, Any]:
             },
         },
     }
+
+
+def _float_json(m: FloatPlan) -> dict[str, Any]:
+    scale = "per group" if m.groups > 1 else "per row" if m.groups else "per tensor"
+    return {
+        "role": m.role,
+        "rows": m.rows,
+        "cols": m.cols,
+        "layout": TRITS.name if m.dtype == "trits" else m.dtype,
+        "activation": "float",
+        "padded": list(m.shape),
+        "bytes": m.bytes,
+        **({"scale": scale} if m.dtype == "trits" else {}),
+        **({"groups": m.groups} if m.groups > 1 else {}),
+    }
+
+
+def _variant_json(v: VariantPlan) -> dict[str, Any]:
+    return {"target": v.target, "kernel": v.kernel.name, "cycles": round(v.cost.cycles)}
 
 
 def _matrix_json(m: MatrixPlan) -> dict[str, Any]:
@@ -246,6 +456,7 @@ def _matrix_json(m: MatrixPlan) -> dict[str, Any]:
         "tile": m.tile,
         "bytes": m.bytes,
         "cycles": round(m.cost.cycles),
+        **({"variants": [_variant_json(v) for v in m.variants]} if m.variants else {}),
         "scale": "per row" if m.per_row else "per tensor",
         "rejected": [
             {

@@ -7,12 +7,27 @@ Source of the graph: transformers' BitNet and Llama models, as reference/formats
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnetc.model import Block, Dense, Model, Ternary, Trits, Vector, to_float32
+from bitnetc.model import (
+    Block,
+    Dense,
+    FfnActivation,
+    Integers,
+    Matrix,
+    Model,
+    Pooling,
+    Rope,
+    Ternary,
+    Trits,
+    Vector,
+    to_float32,
+)
 
 F32 = np.float32
 Floats = NDArray[np.float32]
@@ -28,6 +43,23 @@ def lane_sum(terms: Floats) -> Floats:
     for i in range(0, n, LANES):
         part = terms[..., i : i + LANES]
         lanes[..., : part.shape[-1]] += part
+    return tree(lanes)
+
+
+def lanes_of(a: Floats, b: Floats) -> Floats:
+    """The sixteen lanes of rule 2 of a * b over the last axis, broadcast; holds one sixteen-wide
+    product at a time."""
+    n = a.shape[-1]
+    shape = np.broadcast_shapes(a.shape[:-1], b.shape[:-1])
+    lanes = np.zeros((*shape, LANES), F32)
+    for i in range(0, n, LANES):
+        part = a[..., i : i + LANES] * b[..., i : i + LANES]
+        lanes[..., : part.shape[-1]] += part
+    return lanes
+
+
+def tree(lanes: Floats) -> Floats:
+    """The fixed tree of rule 2 over the last axis, sixteen wide."""
     for width in (8, 4, 2, 1):
         lanes = lanes[..., :width] + lanes[..., width : 2 * width]
     total: Floats = lanes[..., 0]
@@ -35,17 +67,8 @@ def lane_sum(terms: Floats) -> Floats:
 
 
 def lane_dot(a: Floats, b: Floats) -> Floats:
-    """Rule 2 of a * b over the last axis, broadcast; holds one sixteen-wide product at a time."""
-    n = a.shape[-1]
-    shape = np.broadcast_shapes(a.shape[:-1], b.shape[:-1])
-    lanes = np.zeros((*shape, LANES), F32)
-    for i in range(0, n, LANES):
-        part = a[..., i : i + LANES] * b[..., i : i + LANES]
-        lanes[..., : part.shape[-1]] += part
-    for width in (8, 4, 2, 1):
-        lanes = lanes[..., :width] + lanes[..., width : 2 * width]
-    total: Floats = lanes[..., 0]
-    return total
+    """Rule 2 of a * b over the last axis, broadcast."""
+    return tree(lanes_of(a, b))
 
 
 _EXP_LIMIT = F32(-69.31471)  # exp gives 2^-100 here, and 0 from here down
@@ -74,11 +97,27 @@ def silu(x: Floats) -> Floats:
     return y
 
 
+def gelu_tanh(x: Floats) -> Floats:
+    """0.5 x (1 + tanh(u)) = x * sigmoid(2u), u = sqrt(2 / pi) (x + 0.044715 x^3)."""
+    with np.errstate(over="ignore"):
+        v = F32(1.59576912) * (x + F32(0.044715) * ((x * x) * x))
+    e = exp(-np.abs(v))
+    y: Floats = x * (np.where(v < 0, e, F32(1)) / (F32(1) + e))
+    return y
+
+
 def relu2(x: Floats) -> Floats:
     """max(x, 0)^2."""
     r = np.maximum(x, F32(0))
     y: Floats = r * r
     return y
+
+
+ACTIVATIONS: dict[FfnActivation, Callable[[Floats], Floats]] = {
+    "relu2": relu2,
+    "silu": silu,
+    "gelu_tanh": gelu_tanh,
+}
 
 
 def rmsnorm(x: Floats, weight: Vector, eps: float) -> Floats:
@@ -97,30 +136,67 @@ def quantise(x: Floats) -> tuple[NDArray[np.int8], Floats]:
     return codes.astype(np.int8), scale
 
 
-def linear(codes: NDArray[np.int8], scale: Floats, matrix: Ternary, trits: Trits) -> Floats:
-    """Rule 4: [n, cols] codes through a ternary matrix -> [n, rows].
+def linear(
+    codes: NDArray[np.int8], scale: Floats, matrix: Ternary | Integers, trits: Trits
+) -> Floats:
+    """Rule 4: [n, cols] codes through a matrix of trits or integers -> [n, rows].
 
-    The float32 product is exact: its partial sums are integers below 127 * cols < 2^24 for every
-    matrix of fewer than 132,104 columns; wider ones use float64.
+    The float32 product is exact where its partial sums are integers below 2^24, as for trits in
+    fewer than 132,104 columns; others use float64.
     """
-    wide = F32 if matrix.cols < 132_104 else np.float64
+    most = 1 if isinstance(matrix, Ternary) else 2 ** (matrix.bits - 1)
+    wide = F32 if 127 * most * matrix.cols < 2**24 else np.float64
     acc = (codes.astype(wide) @ trits.T.astype(wide)).astype(F32)
     y: Floats = acc * (matrix.scale[None, :] / scale[:, None])
     return y
 
 
-def rope_table(context: int, head_dim: int, theta: float) -> Floats:
+def screened(
+    codes: NDArray[np.int8], scale: Floats, matrix: Integers, integers: NDArray[np.int8]
+) -> Floats:
+    """Rule 9: logits of 8-bit integers, exact where the upper halves say that they may matter."""
+    wide = codes.astype(np.float64)
+    upper = (integers.astype(np.int16) + 128 >> 4) - 8
+    offset = 8 * wide.sum(axis=1, keepdims=True)
+    r = matrix.scale[None, :] / scale[:, None]
+    y = (16 * (wide @ upper.T.astype(np.float64)) + offset).astype(F32) * r
+    exact = (wide @ integers.T.astype(np.float64)).astype(F32) * r
+    total = np.zeros(len(codes), F32)
+    for first in range(0, codes.shape[1], 65536):
+        total += np.square(wide[:, first : first + 65536]).sum(axis=1).astype(F32)
+    margin = (F32(28) * np.sqrt(total))[:, None] * r
+    matters = y + margin >= (y - margin).max(axis=1, keepdims=True)
+    return np.where(matters, exact, y)
+
+
+def float_linear(x: Floats, matrix: Ternary, trits: Trits) -> Floats:
+    """Rule 11: [n, cols] floats through a ternary matrix -> [n, rows]."""
+    n, width = len(x), matrix.cols // matrix.groups
+    scale = np.broadcast_to(matrix.scale.reshape(-1, matrix.groups), (matrix.rows, matrix.groups))
+    out = np.empty((n, matrix.rows), F32)
+    block = max(1, 2**22 // matrix.cols)
+    for start in range(0, matrix.rows, block):
+        part = trits[start : start + block].astype(F32)
+        for i in range(n):
+            total = np.zeros((len(part), LANES), F32)
+            for g in range(matrix.groups):
+                columns = slice(g * width, (g + 1) * width)
+                lanes = lanes_of(x[i, columns], part[:, columns])
+                total += lanes * scale[start : start + block, g, None]
+            out[i, start : start + block] = tree(total)
+    return out
+
+
+def rope_table(context: int, rope: Rope) -> Floats:
     """[context, head_dim]: the cosines of each position, then its sines (rule 6).
 
     As transformers defines them: frequency and angle are float32, the functions of that angle are
-    rounded once, here from float64.
+    rounded once, here from float64, and multiplied by the factor.
     """
-    exponent = np.arange(0, head_dim, 2, dtype=F32) / F32(head_dim)
-    frequency = np.array([F32(1.0 / F32(theta ** float(e))) for e in exponent], F32)
-    angle = np.arange(context, dtype=F32)[:, None] * frequency[None, :]
+    angle = np.arange(context, dtype=F32)[:, None] * rope.frequencies[None, :]
     wide = angle.astype(np.float64)
     table: Floats = np.concatenate([np.cos(wide), np.sin(wide)], axis=1).astype(F32)
-    return table
+    return table if rope.factor == 1 else table * F32(rope.factor)
 
 
 def rope(x: Floats, table: Floats) -> Floats:
@@ -136,33 +212,60 @@ def to_half(x: Floats) -> NDArray[np.float16]:
     return np.clip(x, F32(-65504), F32(65504)).astype(np.float16)
 
 
-def attention_scale(head_dim: int) -> np.float32:
+def attention_scale(head_dim: float) -> np.float32:
     return F32(1.0 / math.sqrt(head_dim))
 
 
-def attend(q: Floats, keys: Floats, values: Floats, first: int) -> Floats:
+def attend(
+    q: Floats,
+    keys: Floats,
+    values: Floats,
+    first: int,
+    scale: np.float32 | None = None,
+    window: int = 0,
+    units: tuple[Floats, Floats] | None = None,
+) -> Floats:
     """Rule 7 for queries [n, heads, head_dim] at positions first.., over cached keys and values
-    [positions, kv_heads, head_dim] (float16 values, widened). Returns [n, heads, head_dim]."""
+    [positions, kv_heads, head_dim] (float16 values, widened). Returns [n, heads, head_dim].
+
+    scale:  of scores; 1 / sqrt(head_dim) when None
+    window: a query sees so many positions, its own included; 0: all up to its own
+    units:  what keys and values are multiplied by, [positions, kv_heads] each (rule 8)
+    """
     n, heads, head_dim = q.shape
+    scale = attention_scale(head_dim) if scale is None else scale
+    if window and first + n > window:
+        seen = [slice(max(0, p + 1 - window), p + 1) for p in range(first, first + n)]
+        each = [
+            attend(
+                *(q[i : i + 1], keys[s], values[s], s.stop - s.start - 1, scale),
+                units=units and (units[0][s], units[1][s]),
+            )
+            for i, s in enumerate(seen)
+        ]
+        return np.concatenate(each)
     positions, kv_heads, _ = keys.shape
     group = heads // kv_heads
     visible = (
         np.arange(positions)[None, :] <= np.arange(first, first + n)[:, None]
     )  # [n, positions]
     out = np.empty_like(q)
-    scale = attention_scale(head_dim)
     for head in range(heads):
         key, value = keys[:, head // group], values[:, head // group]
-        score = lane_dot(q[:, head][:, None, :], key[None, :, :]) * scale
+        score = lane_dot(q[:, head][:, None, :], key[None, :, :])
+        if units:
+            score = score * units[0][None, :, head // group]
+        score = score * scale
         largest = np.where(visible, score, F32(-np.inf)).max(-1)
         # An invisible position weighs +0, which changes no sum.
         e = np.where(visible, exp(np.minimum(score - largest[:, None], F32(0))), F32(0))
+        share = e * units[1][None, :, head // group] if units else e
         total = np.zeros((n, head_dim), F32)
         weight = np.zeros(n, F32)
         for start in range(0, positions, CHUNK):
             part = np.zeros((n, head_dim), F32)
             for t in range(start, min(start + CHUNK, positions)):
-                part += value[t][None, :] * e[:, t, None]
+                part += value[t][None, :] * share[:, t, None]
             total += part
             weight += lane_sum(e[:, start : start + CHUNK])
         out[:, head] = total * (F32(1) / weight)[:, None]
@@ -171,14 +274,46 @@ def attend(q: Floats, keys: Floats, values: Floats, first: int) -> Floats:
 
 @dataclass
 class Cache:
-    """Keys (rotated) and values of the tokens seen: per block, [positions, kv_heads, head_dim]."""
+    """Keys (rotated) and values of the tokens seen: per block, [positions, kv_heads, head_dim].
 
-    keys: list[NDArray[np.float16]]
-    values: list[NDArray[np.float16]]
+    key_units, value_units: of codes, per block [positions, kv_heads]; empty for float16
+    """
+
+    keys: list[NDArray[np.float16] | NDArray[np.int8]]
+    values: list[NDArray[np.float16] | NDArray[np.int8]]
+    key_units: list[Floats]
+    value_units: list[Floats]
 
     @property
     def length(self) -> int:
         return len(self.keys[0])
+
+    def put(self, index: int, k: Floats, v: Floats) -> None:
+        """Adds keys and values [n, kv_heads, head_dim] of a block: rule 8."""
+        for x, rows, units in (
+            (k, self.keys, self.key_units),
+            (v, self.values, self.value_units),
+        ):
+            if units:
+                codes, scale = quantise(x)
+                units[index] = np.concatenate([units[index], F32(1) / scale])
+                rows[index] = np.concatenate([rows[index], codes])
+            else:
+                rows[index] = np.concatenate([rows[index], to_half(x)])
+
+    def units(self, index: int) -> tuple[Floats, Floats] | None:
+        return (self.key_units[index], self.value_units[index]) if self.key_units else None
+
+
+class Input:
+    """What matrices read: floats, and their codes once asked for."""
+
+    def __init__(self, x: Floats) -> None:
+        self.x = x
+
+    @cached_property
+    def codes(self) -> tuple[NDArray[np.int8], Floats]:
+        return quantise(self.x)
 
 
 class Reference:
@@ -187,59 +322,128 @@ class Reference:
     def __init__(self, model: Model, context: int | None = None) -> None:
         self.model = model
         shape = model.shape
-        self.table = rope_table(context or shape.context, shape.head_dim, model.rope_theta)
+        self.tables = [rope_table(context or shape.context, rope) for rope in model.ropes]
+        self.scale = attention_scale(model.score_dim or shape.head_dim)
+        self.sub_eps = model.norm_eps if model.sub_norm_eps is None else model.sub_norm_eps
         self._trits: dict[int, Trits] = {}
 
     def new_cache(self) -> Cache:
         shape = self.model.shape
-        empty = np.zeros((0, shape.kv_heads, shape.head_dim), np.float16)
-        return Cache([empty] * shape.layers, [empty] * shape.layers)
+        q8 = self.model.kv == "q8"
+        empty = np.zeros((0, shape.kv_heads, shape.head_dim), np.int8 if q8 else np.float16)
+        units = [np.zeros((0, shape.kv_heads), F32)] * shape.layers if q8 else []
+        return Cache([empty] * shape.layers, [empty] * shape.layers, list(units), list(units))
 
     def logits(self, tokens: list[int], cache: Cache | None = None) -> Floats:
         """Logits [n, vocab] of every token; the cache, if given, is extended."""
+        x, head = self.states(tokens, cache), self.model.head
+        integers = self.model.integer_head
+        if integers:
+            codes, scale = quantise(x)
+            if integers.screened:
+                return screened(codes, scale, integers, self._decoded(integers))
+            return self._linear(codes, scale, integers)
+        if isinstance(head, Ternary):
+            return float_linear(x, head, self._decoded(head))
+        return dense(x, head)
+
+    def states(self, tokens: list[int], cache: Cache | None = None) -> Floats:
+        """The normalised states [n, dim] behind the last block."""
         model = self.model
         cache = cache or self.new_cache()
         x = self._embed(tokens)
         first = cache.length
         for i, block in enumerate(model.blocks):
             x = self._block(x, block, i, cache, first)
-        return dense(rmsnorm(x, model.final_norm, model.norm_eps), model.head)
+        return rmsnorm(x, model.final_norm, model.norm_eps)
+
+    def embed(self, tokens: list[int], pooling: Pooling, unit: bool = True) -> Floats:
+        """One vector [dim] of a text (rule 12)."""
+        states = self.states(tokens)
+        if pooling == "mean":
+            total = np.zeros_like(states[0])
+            for state in states:
+                total = total + state
+            vector = total / F32(len(states))
+        else:
+            vector = states[-1 if pooling == "last" else 0]
+        if unit:
+            length = np.sqrt(lane_sum(vector * vector))
+            vector = vector / np.maximum(length, F32(1e-12))
+        pooled: Floats = vector
+        return pooled
 
     def _embed(self, tokens: list[int]) -> Floats:
-        embedding = self.model.embedding
-        return to_float32(embedding.load()[np.asarray(tokens)], embedding.dtype)
+        embedding, ids = self.model.embedding, np.asarray(tokens)
+        if isinstance(embedding, Ternary):
+            width = embedding.cols // embedding.groups
+            scale = embedding.scale.reshape(-1, embedding.groups)
+            scale = np.broadcast_to(scale, (embedding.rows, embedding.groups))[ids]
+            x = self._decoded(embedding)[ids].astype(F32) * np.repeat(scale, width, axis=1)
+        else:
+            x = to_float32(embedding.load()[ids], embedding.dtype)
+        factor = F32(self.model.embedding_scale)
+        scaled: Floats = x if factor == 1 else x * factor
+        return scaled
 
-    def _linear(self, codes: NDArray[np.int8], scale: Floats, matrix: Ternary) -> Floats:
+    def _decoded(self, matrix: Ternary | Integers) -> Trits:
         key = id(matrix)
         if key not in self._trits:
             self._trits[key] = matrix.load()
-        return linear(codes, scale, matrix, self._trits[key])
+        return self._trits[key]
+
+    def _linear(self, codes: NDArray[np.int8], scale: Floats, matrix: Ternary | Integers) -> Floats:
+        return linear(codes, scale, matrix, self._decoded(matrix))
+
+    def _apply(self, matrix: Matrix, given: Input) -> Floats:
+        if isinstance(matrix, Dense):
+            return dense(given.x, matrix)
+        if self.model.float_activations:
+            return float_linear(given.x, matrix, self._decoded(matrix))
+        return self._linear(*given.codes, matrix)
+
+    def _inputs(self, x: Floats, norms: tuple[Vector | None, ...]) -> list[Input]:
+        """One input for each matrix: the same, or each normalised by its own norm."""
+        if norms[0] is None:
+            return [Input(x)] * len(norms)
+        return [Input(rmsnorm(x, norm, self.sub_eps)) for norm in norms if norm is not None]
 
     def _block(self, x: Floats, block: Block, index: int, cache: Cache, first: int) -> Floats:
         model, shape = self.model, self.model.shape
-        n = len(x)
-        codes, scale = quantise(rmsnorm(x, block.attn_norm, model.norm_eps))
-        q = self._linear(codes, scale, block.wq).reshape(n, shape.heads, shape.head_dim)
-        k = self._linear(codes, scale, block.wk).reshape(n, shape.kv_heads, shape.head_dim)
-        v = self._linear(codes, scale, block.wv).reshape(n, shape.kv_heads, shape.head_dim)
-        table = self.table[first : first + n]
+        n, eps = len(x), model.norm_eps
+        a = rmsnorm(x, block.attn_norm, eps)
+        for_q, for_k, for_v = self._inputs(a, (block.wq_norm, block.wk_norm, block.wv_norm))
+        q = _biased(self._apply(block.wq, for_q), block.wq_bias)
+        k = _biased(self._apply(block.wk, for_k), block.wk_bias)
+        v = _biased(self._apply(block.wv, for_v), block.wv_bias)
+        q = q.reshape(n, shape.heads, shape.head_dim)
+        k = k.reshape(n, shape.kv_heads, shape.head_dim)
+        v = v.reshape(n, shape.kv_heads, shape.head_dim)
+        if block.q_norm is not None and block.k_norm is not None:
+            q, k = rmsnorm(q, block.q_norm, eps), rmsnorm(k, block.k_norm, eps)
+        table = self.tables[block.rope][first : first + n]
         q, k = rope(q, table), rope(k, table)
-        cache.keys[index] = np.concatenate([cache.keys[index], to_half(k)])
-        cache.values[index] = np.concatenate([cache.values[index], to_half(v)])
+        cache.put(index, k, v)
         keys, values = cache.keys[index].astype(F32), cache.values[index].astype(F32)
-        o = attend(q, keys, values, first).reshape(n, shape.q_dim)
-        if block.attn_sub_norm is not None:
-            o = rmsnorm(o, block.attn_sub_norm, model.norm_eps)
-        x = x + self._linear(*quantise(o), block.wo)
+        o = attend(q, keys, values, first, self.scale, block.window, cache.units(index))
+        o = o.reshape(n, shape.q_dim)
+        o = _normed(o, block.attn_sub_norm, self.sub_eps)
+        x = x + _normed(self._apply(block.wo, Input(o)), block.attn_post_norm, eps)
 
-        codes, scale = quantise(rmsnorm(x, block.ffn_norm, model.norm_eps))
-        activation = {"relu2": relu2, "silu": silu}[model.ffn_activation]
-        gate = activation(self._linear(codes, scale, block.w_gate))
-        g = gate * self._linear(codes, scale, block.w_up)
-        if block.ffn_sub_norm is not None:
-            g = rmsnorm(g, block.ffn_sub_norm, model.norm_eps)
-        y: Floats = x + self._linear(*quantise(g), block.w_down)
+        b = rmsnorm(x, block.ffn_norm, eps)
+        for_gate, for_up = self._inputs(b, (block.w_gate_norm, block.w_up_norm))
+        gate = ACTIVATIONS[model.ffn_activation](self._apply(block.w_gate, for_gate))
+        g = _normed(gate * self._apply(block.w_up, for_up), block.ffn_sub_norm, self.sub_eps)
+        y: Floats = x + _normed(self._apply(block.w_down, Input(g)), block.ffn_post_norm, eps)
         return y
+
+
+def _normed(x: Floats, norm: Vector | None, eps: float) -> Floats:
+    return x if norm is None else rmsnorm(x, norm, eps)
+
+
+def _biased(x: Floats, bias: Vector | None) -> Floats:
+    return x if bias is None else x + bias
 
 
 def dense(x: Floats, matrix: Dense) -> Floats:

@@ -6,9 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bitnetc import wasi
+from bitnetc import semihosting, wasi
 from bitnetc.errors import BitnetcError
 from bitnetc.target import Target, runs_here
+
+# How to get an emulator: by its name.
+_HINTS = {
+    "": "apt-get install qemu-user-static, or use --runner 'ssh user@board'",
+    "wasmtime": "pip install wasmtime, or install Node.js",
+    "wine": "apt-get install wine wine64",
+    semihosting.EMULATOR: "apt-get install qemu-system-arm",
+}
 
 
 def command(target: Target, program: Path, cpu: str | None, runner: str | None) -> list[str]:
@@ -28,9 +36,7 @@ def command(target: Target, program: Path, cpu: str | None, runner: str | None) 
             f"running {program.name}",
             f"{target.name} programs do not run on this machine, and "
             + (f"{target.emulator} is not installed" if target.emulator else "nothing emulates it"),
-            "pip install wasmtime, or install Node.js"
-            if target.arch == "wasm32"
-            else "apt-get install qemu-user-static, or use --runner 'ssh user@board'",
+            _HINTS.get(target.emulator, _HINTS[""]),
         )
     return [*words, *(["-cpu", cpu] if cpu and cpu != "host" else []), str(program)]
 
@@ -41,6 +47,10 @@ def _emulator(name: str, cpu: str | None) -> list[str]:
         found = cpu in wasi.engines() if cpu else bool(wasi.engines())
         return [sys.executable, "-m", "bitnetc.wasi"] if found else []
     path = shutil.which(name) if name else None
+    if path and name == semihosting.EMULATOR:
+        return [sys.executable, "-m", "bitnetc.semihosting"]
+    if path and name == "wine":  # without its remarks on standard error
+        return ["env", "WINEDEBUG=-all", path]
     return [path] if path else []
 
 

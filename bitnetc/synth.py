@@ -42,6 +42,7 @@ class Published:
     tied: bool
     activation: str = "silu"
     specials: str = "llama3"  # which special tokens the vocabulary has, see _SPECIALS
+    rope_scaling: Mapping[str, Any] | None = None
     unsure: tuple[str, ...] = field(default=(), kw_only=True)
 
 
@@ -90,8 +91,10 @@ def _trilm(layers: int, dim: int, ffn: int, heads: int) -> Published:
     return Published("trilm", "levels", shape, 10000.0, 1e-5, False, specials="neox")
 
 
-def _bonsai(layers: int, dim: int, ffn: int, heads: int, tied: bool) -> Published:
-    shape = _shape(layers, dim, ffn, heads, 8, 128, 151936, 32768)
+def _bonsai(
+    layers: int, dim: int, ffn: int, heads: int, tied: bool, context: int = 32768
+) -> Published:
+    shape = _shape(layers, dim, ffn, heads, 8, 128, 151936, context)
     unsure = ("vocab", "context", "tied")
     return Published(
         "ternary-bonsai", "levels", shape, 1e6, 1e-6, tied, specials="qwen", unsure=unsure
@@ -167,7 +170,14 @@ SHAPES: Mapping[str, Published] = {
     "trilm-3.9b": _trilm(30, 3072, 9216, 24),
     "ternary-bonsai-1.7b": _bonsai(28, 2048, 6144, 16, tied=True),
     "ternary-bonsai-4b": _bonsai(36, 2560, 9728, 32, tied=True),
-    "ternary-bonsai-8b": _bonsai(36, 4096, 12288, 32, tied=False),
+    "ternary-bonsai-8b": replace(
+        _bonsai(36, 4096, 12288, 32, tied=False, context=65536),
+        rope_scaling={
+            "rope_type": "yarn",
+            "factor": 4.0,
+            "original_max_position_embeddings": 16384,
+        },
+    ),
     "bitcpm-0.5b": _bitcpm(24, 1024, 4096, 16, 64, tied=True),
     "bitcpm-1b": _bitcpm(28, 2048, 6144, 16, 128, tied=True),
     "bitcpm-3b": _bitcpm(32, 2560, 10240, 20, 128, tied=True),
@@ -205,13 +215,22 @@ _TEMPLATE_2B4T = (
     " + '<|eot_id|>' %}{{ content }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
 )
-# Ids as published for llama3 and falcon3's <|endoftext|>; the others are made up.
+# Ids as published for llama3, qwen, gemma and falcon3's <|endoftext|>; the others are made up.
 _SPECIALS: Mapping[str, _Specials] = {
     # a byte-level vocabulary stands in for the SentencePiece one of the original
     "llama2": _Specials(
         {0: "<unk>", 1: "<s>", 2: "</s>", 32000: "<pad>", 32001: "<|reserved|>"}, 1, 2, True
     ),
     "llama3": _Specials(_llama3_specials(), 128000, [128001, 128009], True),
+    "neox": _Specials({0: "<|endoftext|>", 1: "<|padding|>"}, None, 0, False),
+    "qwen": _Specials(
+        {151643: "<|endoftext|>", 151644: "<|im_start|>", 151645: "<|im_end|>"},
+        None,
+        [151643, 151645],
+        False,
+    ),
+    # a byte-level vocabulary stands in for the SentencePiece one of the original
+    "gemma": _Specials({0: "<pad>", 1: "<eos>", 2: "<bos>", 3: "<unk>"}, 2, 1, True),
     "falcon3": _Specials(
         {8: "<|system|>", 9: "<|user|>", 10: "<|assistant|>", 11: "<|endoftext|>"}, None, 11, False
     ),
@@ -314,6 +333,7 @@ class _Stored:
     dtype: Literal["U8", "BF16", "F16"]
     shape: tuple[int, ...]
     table: NDArray[np.uint8] | NDArray[np.uint16]
+    other: NDArray[np.uint16] | None = None  # the table of every second group of 128 values
 
     @property
     def bytes(self) -> int:
@@ -328,6 +348,7 @@ def _tensors(model: Published, shape: Shape) -> list[_Stored]:
         prefix = family.layer.replace("N", str(layer))
         named += [(role, prefix + name) for role, name in family.block.items()]
     packed = packed_table()
+    groups = model.family in (families.BONSAI.name, families.BITCPM.name)
     # 1bitLLM publishes float32; half of that, as in its reference uploads, says as much here
     half = _stored_as(model) == "float16"
     tensors = []
@@ -340,11 +361,19 @@ def _tensors(model: Published, shape: Shape) -> list[_Stored]:
         extents = tuple(getattr(shape, extent) for extent in families.EXTENTS[role])
         if role == "head" and model.tied:
             continue
+        if model.form == "levels" and len(extents) == 2:
+            whole = role in ("embedding", "head")
+            if not whole or model.family == families.BONSAI.name:
+                scale = ((1 - ZERO_FRACTION) * (shape.dim if whole else extents[1])) ** -0.5
+                each = [levels_table(scale * factor) for factor in (1.0, 0.8)]
+                other = each[1] if groups else None
+                tensors.append(_Stored(name, "F16", extents, each[0], other))
+                continue
         if role in ("embedding", "head"):
             # logits of a normalised state then have variance 1
             floats(name, extents, shape.dim**-0.5)
         elif len(extents) == 1:
-            floats(name, extents, 0.1, mean=1.0)
+            floats(name, extents, 0.1, mean=0.0 if role in family.one_plus else 1.0)
         elif model.form == "online":
             floats(name, extents, extents[1] ** -0.5)
         else:
@@ -370,6 +399,15 @@ def packed_table() -> NDArray[np.uint8]:
     return np.repeat(np.array(patterns, dtype=np.uint8), np.diff(edges))
 
 
+def levels_table(scale: float) -> NDArray[np.uint16]:
+    """65536 values of -scale, 0 and scale as f16, as frequent as trits are."""
+    zeros = round(ZERO_FRACTION * 65536)
+    signs = np.ones(65536 - zeros)
+    signs[::2] = -1
+    values = scale * np.concatenate([np.zeros(zeros), signs])
+    return values.astype(np.float16).view(np.uint16)
+
+
 def normal_table(deviation: float, mean: float = 0.0, half: bool = False) -> NDArray[np.uint16]:
     """65536 equally likely values of a normal distribution, as bf16 or f16."""
     values = mean + deviation * _normal_quantiles()
@@ -378,7 +416,8 @@ def normal_table(deviation: float, mean: float = 0.0, half: bool = False) -> NDA
 
 def _stored_as(model: Published) -> str:
     """torch_dtype of embedding, norms and masters."""
-    return "float16" if model.family == families.BITNET_B1_58.name else "bfloat16"
+    half = model.family == families.BITNET_B1_58.name or model.form == "levels"
+    return "float16" if half else "bfloat16"
 
 
 _quantiles: list[NDArray[np.float64]] = []
@@ -418,12 +457,17 @@ def _draw(tensor: _Stored, seed: int) -> Iterator[NDArray[Any]]:
     """The values in pieces. Seeded by name, so that layers do not depend on each other."""
     random = np.random.PCG64(np.random.SeedSequence([seed, zlib.crc32(tensor.name.encode())]))
     table = tensor.table.astype(tensor.table.dtype.newbyteorder("<"))
+    second = np.arange(_CHUNK) // 128 % 2 == 1
     left = int(np.prod(tensor.shape))
     while left:
         count = min(left, _CHUNK)
         # raw words: unlike Generator's methods they are promised never to change
         words = np.asarray(random.random_raw(-(-count // 4)), dtype="<u8").view("<u2")[:count]
-        yield np.take(table, words, mode="clip")
+        values = np.take(table, words, mode="clip")
+        if tensor.other is not None:
+            others = np.take(tensor.other.astype("<u2"), words, mode="clip")
+            values = np.where(second[:count], others, values)
+        yield values
         left -= count
 
 
@@ -444,7 +488,17 @@ def _config(model: Published, shape: Shape) -> dict[str, Any]:
     if model.form != "divide":
         mode = "online" if model.form == "online" else "offline"
         quant |= {"linear_class": "autobitlinear", "quantization_mode": mode}
-    declared = {"weight_bits": 1, "input_bits": 8} if b1_58 else {"quantization_config": quant}
+    declared: dict[str, Any] = {"quantization_config": quant}
+    if b1_58:
+        declared = {"weight_bits": 1, "input_bits": 8}
+    if model.form == "levels" or model.family in _GRAPHS:
+        declared = {}
+    declared |= _GRAPHS.get(model.family, {})
+    if model.family == families.EMBEDDING_GEMMA3.name:
+        declared["layer_types"] = [
+            "full_attention" if (i + 1) % 6 == 0 else "sliding_attention"
+            for i in range(shape.layers)
+        ]
     llama = "BitnetForCausalLM" if b1_58 else "LlamaForCausalLM"
     return {
         "architectures": ["BitNetForCausalLM" if bitnet else llama],
@@ -458,7 +512,7 @@ def _config(model: Published, shape: Shape) -> dict[str, Any]:
         "hidden_act": model.activation,
         "rms_norm_eps": model.norm_eps,
         "rope_theta": model.rope_theta,
-        "rope_scaling": None,
+        "rope_scaling": model.rope_scaling,
         "max_position_embeddings": shape.context,
         "vocab_size": shape.vocab,
         "tie_word_embeddings": model.tied,
@@ -468,6 +522,29 @@ def _config(model: Published, shape: Shape) -> dict[str, Any]:
         "torch_dtype": _stored_as(model),
         **declared,
     }
+
+
+_QWEN3 = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
+# What the configs of other graphs than Llama's say, by family.
+_GRAPHS: Mapping[str, Mapping[str, Any]] = {
+    families.BONSAI.name: _QWEN3,
+    families.EMBEDDING_QWEN3.name: {"architectures": ["Qwen3Model"], "model_type": "qwen3"},
+    families.EMBEDDING_GEMMA3.name: {
+        "architectures": ["Gemma3TextModel"],
+        "model_type": "gemma3_text",
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": 256,
+        "sliding_window": 512,
+        "rope_local_base_freq": 10000.0,
+    },
+    families.BITCPM.name: {
+        "architectures": ["MiniCPMForCausalLM"],
+        "model_type": "minicpm",
+        "scale_emb": 12,
+        "scale_depth": 1.4,
+        "dim_model_base": 256,
+    },
+}
 
 
 def _generation_config(model: Published) -> dict[str, Any]:

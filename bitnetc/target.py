@@ -12,9 +12,23 @@ from bitnetc.errors import BitnetcError, nearest
 from bitnetc.kernels import KERNELS, Kernel
 
 _KEYS = {
-    "": {"summary", "inherits", "isa", "cc", "run", "kernels", "cost", "check"},
+    "": {
+        "summary",
+        "inherits",
+        "variants",
+        "isa",
+        "cc",
+        "plan",
+        "firmware",
+        "run",
+        "kernels",
+        "cost",
+        "check",
+    },
     "isa": {"arch", "features"},
     "cc": {"triple", "flags", "zig_flags", "zig_baseline", "threads"},
+    "plan": {"batch"},
+    "firmware": {"flash", "weights", "ram", "stack", "code", "code_per_group"},
     "run": {"emulator"},
     "kernels": {"matmul"},
     "cost": {"bytes_per_cycle", "cycles_per_block", "cycles_per_lut16"},
@@ -25,11 +39,14 @@ _CPUINFO = {
     "sse41": {"sse4_1"},
     "avx2": {"avx2"},
     "f16c": {"f16c"},
+    "avxvnni": {"avx_vnni"},
     "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"},
     "avx512vnni": {"avx512_vnni"},
+    "amx": {"amx_tile", "amx_int8"},
     "dotprod": {"asimddp"},
     "neon32": {"neon"},
 }
+BATCH = 64  # tokens of a prompt that go through a block together, unless a target says otherwise
 ARCHES = ("host", "x86_64", "aarch64", "arm", "riscv64", "wasm32")
 
 
@@ -40,6 +57,26 @@ class Cost:
     bytes_per_cycle: float  # weights read from memory
     cycles_per_block: dict[str, float]  # kernel name -> cycles for one block of its layout
     cycles_per_lut16: float  # building one table of sixteen entries
+
+
+@dataclass(frozen=True)
+class Region:
+    """A piece of a board's memory."""
+
+    origin: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Firmware:
+    """The board that the program of a target without operating system is linked for."""
+
+    flash: Region  # vectors and program
+    weights: Region  # weights and tokenizer tables
+    ram: Region
+    stack: int  # bytes kept for the stack
+    code: int  # bytes of program and constants, about: beside weights, tokenizer and groups
+    code_per_group: int  # bytes that one more group of blocks adds, about
 
 
 @dataclass(frozen=True)
@@ -57,11 +94,32 @@ class Target:
     cost: Cost
     emulator: str  # program that runs foreign binaries; empty when there is none
     checks: tuple[str, ...]  # emulated CPUs; "host" runs natively
+    batch: int = BATCH
+    firmware: Firmware | None = None  # where there is no operating system
+    base: str = ""  # the target whose kernels and system it has, where it names one CPU of them
+    # One program for several CPUs: its forward pass is compiled for each of these, the best first,
+    # and chosen at start. `features` and `flags` are then those of the last, `cost` the first's.
+    variants: tuple["Target", ...] = ()
+
+    @property
+    def identifier(self) -> str:
+        """The name as a part of C identifiers: armv8.2-dotprod -> armv8_2_dotprod."""
+        return re.sub(r"[^a-z0-9]", "_", self.name)
 
     @property
     def narrow(self) -> bool:
         """Whether addresses have 32 bits: program and memory must stay below 2 GiB."""
         return self.arch in ("arm", "wasm32")
+
+    @property
+    def system(self) -> str:
+        """The operating system, as the second word of a triple spells it."""
+        return triple_system(self.triple) if self.triple else host_system()
+
+    @property
+    def freestanding(self) -> bool:
+        """Whether its programs are firmware: no operating system and no C library."""
+        return self.system == "freestanding"
 
     @property
     def file(self) -> str:
@@ -83,9 +141,68 @@ def load_target(name: str) -> Target:
         )
     data = _merged(name)
     file = f"targets/{name}.toml"
-    isa, cc, run, cost = (data.get(k, {}) for k in ("isa", "cc", "run", "cost"))
+    isa, cc, run = (data.get(k, {}) for k in ("isa", "cc", "run"))
     if isa.get("arch") not in ARCHES:
         raise BitnetcError(f"{file}: isa.arch", f"unknown architecture {isa.get('arch')!r}")
+    variants = _variants(file, data)
+    if variants:
+        features = variants[-1].features
+        kernels = list({k.name: k for v in variants for k in shareable(v)}.values())
+        cost = variants[0].cost
+    else:
+        features = tuple(isa.get("features", ()))
+        kernels = _kernels(file, data)
+        cost = _cost(file, data, kernels)
+    return Target(
+        name=name,
+        summary=data["summary"],
+        arch=isa["arch"],
+        features=features,
+        triple=cc.get("triple", ""),
+        flags=tuple(cc.get("flags", ())),
+        zig_flags=tuple(cc.get("zig_flags", cc.get("flags", ()))),
+        zig_baseline=tuple(cc.get("zig_baseline", ())),
+        threads=cc.get("threads", True),
+        kernels=tuple(kernels),
+        cost=cost,
+        emulator=run.get("emulator", ""),
+        checks=tuple(check["cpu"] for check in data.get("check", ())),
+        batch=data.get("plan", {}).get("batch", BATCH),
+        firmware=_firmware(file, data["firmware"]) if "firmware" in data else None,
+        base=_tuned(data),
+        variants=variants,
+    )
+
+
+def _tuned(data: dict[str, Any]) -> str:
+    """The target that these tables narrow to one CPU: the base of the same system."""
+    base: str = data.get("base", "")
+    own = data.get("cc", {}).get("triple", "")
+    return base if base and _merged(base).get("cc", {}).get("triple", "") == own else ""
+
+
+def shareable(target: Target) -> list[Kernel]:
+    """Kernels that a program for several CPUs may use: those of one activation form, since buffers
+    are placed once."""
+    return [k for k in target.kernels if k.activation == "int8"]
+
+
+def _variants(file: str, data: dict[str, Any]) -> tuple[Target, ...]:
+    found: list[Target] = []
+    for name in data.get("variants", ()):
+        variant = load_target(name)
+        if variant.variants or variant.firmware or variant.arch != data["isa"]["arch"]:
+            raise BitnetcError(f"{file}: variants", f"{name} is not for one CPU of this kind")
+        if any(v.identifier == variant.identifier for v in found):
+            raise BitnetcError(f"{file}: variants", f"{name} is there twice")
+        found.append(variant)
+    if found and ("kernels" in data or "cost" in data or "features" in data["isa"]):
+        raise BitnetcError(f"{file}: variants", "features, kernels and cost are those of variants")
+    return tuple(found)
+
+
+def _kernels(file: str, data: dict[str, Any]) -> list[Kernel]:
+    features = data["isa"].get("features", ())
     kernels = []
     for kernel_name in data.get("kernels", {}).get("matmul", []):
         kernel = KERNELS.get(kernel_name)
@@ -95,7 +212,7 @@ def load_target(name: str) -> Target:
                 f'unknown kernel "{kernel_name}"',
                 nearest(kernel_name, KERNELS),
             )
-        lacking = set(kernel.features) - set(isa.get("features", ()))
+        lacking = set(kernel.features) - set(features)
         if lacking:
             raise BitnetcError(
                 f"{file}: kernels.matmul",
@@ -104,25 +221,33 @@ def load_target(name: str) -> Target:
         kernels.append(kernel)
     if not kernels:
         raise BitnetcError(f"{file}: kernels.matmul", "no kernel is listed")
+    return kernels
+
+
+def _cost(file: str, data: dict[str, Any], kernels: list[Kernel]) -> Cost:
+    cost = data.get("cost", {})
     cycles = cost.get("cycles_per_block", {})
     for kernel in kernels:
         if kernel.name not in cycles:
             raise BitnetcError(f"{file}: cost.cycles_per_block", f"no figure for {kernel.name}")
-    return Target(
-        name=name,
-        summary=data["summary"],
-        arch=isa["arch"],
-        features=tuple(isa.get("features", ())),
-        triple=cc.get("triple", ""),
-        flags=tuple(cc.get("flags", ())),
-        zig_flags=tuple(cc.get("zig_flags", cc.get("flags", ()))),
-        zig_baseline=tuple(cc.get("zig_baseline", ())),
-        threads=cc.get("threads", True),
-        kernels=tuple(kernels),
-        cost=Cost(float(cost["bytes_per_cycle"]), dict(cycles), float(cost["cycles_per_lut16"])),
-        emulator=run.get("emulator", ""),
-        checks=tuple(check["cpu"] for check in data.get("check", ())),
-    )
+    return Cost(float(cost["bytes_per_cycle"]), dict(cycles), float(cost["cycles_per_lut16"]))
+
+
+def _firmware(file: str, table: dict[str, Any]) -> Firmware:
+    def region(name: str) -> Region:
+        return Region(int(table[name]["origin"]), int(table[name]["bytes"]))
+
+    try:
+        return Firmware(
+            flash=region("flash"),
+            weights=region("weights"),
+            ram=region("ram"),
+            stack=int(table["stack"]),
+            code=int(table["code"]),
+            code_per_group=int(table["code_per_group"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise BitnetcError(f"{file}: firmware", f"lacks or misspells {error}") from None
 
 
 def host_arch() -> str:
@@ -133,6 +258,16 @@ def host_arch() -> str:
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
 
 
+def triple_system(triple: str) -> str:
+    """The second word of a triple, without the version that zig cc knows there."""
+    return triple.split("-")[1].split(".")[0]
+
+
+def host_system() -> str:
+    """The operating system bitnetc runs on, as the second word of a triple spells it."""
+    return {"Darwin": "macos", "Windows": "windows"}.get(platform.system(), "linux")
+
+
 def host_features() -> set[str]:
     """Instruction-set features of this CPU that targets ask for, from /proc/cpuinfo."""
     try:
@@ -141,7 +276,7 @@ def host_features() -> set[str]:
         words = set()
     found = {name for name, flags in _CPUINFO.items() if flags <= words}
     if host_arch() == "aarch64":
-        found.add("neon")
+        found |= {"neon", "dotprod"} if host_system() == "macos" else {"neon"}
     if any(re.match(r"rv64[a-z]*v", word) for word in words):  # rv64imafdcv_zicsr...
         found.add("rvv")
     return found
@@ -151,13 +286,18 @@ def _native() -> str:
     """The target with the most features among those this CPU can run."""
     here = [load_target(n) for n in target_names()]
     able = [t for t in here if t.arch in ("host", host_arch()) and runs_here(t)]
-    return max(able, key=lambda t: (len(t.features), t.arch != "host", t.name)).name
+    # A plain instruction set before its special cases (a board) and programs for several CPUs.
+    return max(
+        able,
+        key=lambda t: (len(t.features), t.arch != "host", not (t.base or t.variants), t.name),
+    ).name
 
 
 def runs_here(target: Target) -> bool:
-    """Whether this CPU runs the target's programs without an emulator."""
+    """Whether this machine runs the target's programs without an emulator."""
     return target.arch == "host" or (
-        target.arch == host_arch() and set(target.features) <= host_features()
+        (target.arch, target.system) == (host_arch(), host_system())
+        and set(target.features) <= host_features()
     )
 
 
@@ -173,11 +313,18 @@ def _merged(name: str) -> dict[str, Any]:
     if base is None:
         return data
     merged = _merged(base)
-    for key, value in data.items():
-        if isinstance(value, dict):
-            merged[key] = merged.get(key, {}) | value
-        else:
-            merged[key] = value
+    if not base.startswith("_"):
+        merged["base"] = base
+    return _over(merged, data)
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` over `below`, tables of both merged, those in tables as well."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = below.get(key)
+        both = isinstance(value, dict) and isinstance(under, dict)
+        merged[key] = _over(under, value) if both and under is not None else value
     return merged
 
 

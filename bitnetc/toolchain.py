@@ -13,10 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitnetc.errors import BitnetcError
-from bitnetc.target import Target, host_arch
+from bitnetc.target import Target, host_arch, host_system, triple_system
 
 # Second word of a triple -> CMake's name of the system. Generic: no shared libraries, no suffixes.
-SYSTEMS = {"linux": "Linux", "wasi": "Generic"}
+SYSTEMS = {
+    "linux": "Linux",
+    "wasi": "Generic",
+    "macos": "Darwin",
+    "windows": "Windows",
+    "freestanding": "Generic",
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,12 @@ class Toolchain:
     static: bool
     isa_flags: tuple[str, ...]  # flags that select the target's instruction set
     file: Path | None = None  # a CMake toolchain file of the user's
+    zig: bool = False  # whose spelling of flags differs
+    bare: bool = False  # a compiler of the user's for a target without operating system
+
+    def flags_of(self, target: Target) -> tuple[str, ...]:
+        """The flags that select a target's instruction set, as this compiler spells them."""
+        return target.zig_flags if self.zig else target.flags
 
 
 def choose(target: Target, native: bool, cc: str | None) -> Toolchain:
@@ -66,10 +78,12 @@ def zig(target: Target) -> Toolchain:
             "pip install ziglang, or name a compiler with --cc",
         ) from None
     binary = str(Path(ziglang.__file__).parent / "zig")
-    triple = target.triple or f"{host_arch()}-linux-musl"
-    static = SYSTEMS[triple.split("-")[1]] == "Linux"
-    words = (binary, "cc", *target.zig_baseline)
-    return Toolchain("zig cc", words, (binary, "ar"), triple, static, target.zig_flags)
+    here = {"linux": "linux-musl", "macos": "macos-none", "windows": "windows-gnu"}
+    triple = target.triple or f"{host_arch()}-{here[host_system()]}"
+    static = triple_system(triple) == "linux"
+    # -s: no debug information, which names the folder of the build.
+    words = (binary, "cc", "-s", *target.zig_baseline)
+    return Toolchain("zig cc", words, (binary, "ar"), triple, static, target.zig_flags, zig=True)
 
 
 def _named(command: str, origin: str, target: Target, native: bool) -> Toolchain:
@@ -81,8 +95,9 @@ def _named(command: str, origin: str, target: Target, native: bool) -> Toolchain
             f'compiler "{command}" was not found',
             "give its full path, or leave it out to use zig cc",
         )
-    foreign = not native and target.arch != "host"
-    return Toolchain(command, (found, *words[1:]), (), "", foreign, target.flags)
+    compiler, bare = (found, *words[1:]), target.freestanding
+    foreign = not native and target.arch != "host" and not bare
+    return Toolchain(command, compiler, (), "", foreign, target.flags, bare=bare)
 
 
 def tool(package: str, program: str) -> str:

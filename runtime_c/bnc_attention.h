@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Causal attention over a float16 cache: rules 7 and 8 of docs/arithmetic.md.
+/* Causal attention over the cache: rules 7 and 8 of docs/arithmetic.md.
  *
  *     score[t] = dot(q, k[t]) * (1 / sqrt(head_dim))          sixteen lanes over the head
  *     e[t]     = exp(score[t] - max score)
@@ -8,35 +8,20 @@
  *     out[d]   = (A_0[d] + A_1[d] + ...) * (1 / (E_0 + E_1 + ...))
  *
  * Chunks, not threads, fix the order of additions: whoever computes a chunk gets the same bits.
- * A head lies in the cache with a stride rounded up to sixteen and zeros behind it.
+ * With a cache of codes, each dot product is multiplied by the key's unit before the scale, and
+ * each e[t], once E has it, by the value's unit.
  */
 #ifndef BNC_ATTENTION_H
 #define BNC_ATTENTION_H
 
-#include "bnc_math.h"
+#include "bnc_cache.h"
 
-enum { BNC_CHUNK = 256, BNC_MAX_HEAD_DIM = 512 };
+enum { BNC_CHUNK = 256 };
 
-/* head_dim as stored: whole groups of sixteen lanes. */
-#define BNC_HEAD_STRIDE(head_dim) (((head_dim) + BNC_LANES - 1) / BNC_LANES * BNC_LANES)
-
-/* One key/value head of one layer: [context][stride] float16 each. */
-struct bnc_cache {
-    uint16_t *keys, *values;
-};
-
-/* Stores the key and value of position pos, zeros behind head_dim. */
-BNC_INLINE void bnc_cache_put(struct bnc_cache cache, int pos, const float *k, const float *v,
-                              int head_dim)
-{
-    const int stride = BNC_HEAD_STRIDE(head_dim);
-    uint16_t *key = cache.keys + (ptrdiff_t)pos * stride;
-    uint16_t *value = cache.values + (ptrdiff_t)pos * stride;
-    bnc_halves(key, k, head_dim);
-    bnc_halves(value, v, head_dim);
-    memset(key + head_dim, 0, sizeof *key * (size_t)(stride - head_dim));
-    memset(value + head_dim, 0, sizeof *value * (size_t)(stride - head_dim));
-}
+/* The widest head, which decides how much stack attention takes; a model says its own. */
+#ifndef BNC_MAX_HEAD_DIM
+#define BNC_MAX_HEAD_DIM 512
+#endif
 
 enum { BNC_HEADS_TOGETHER = 4 }; /* query heads that share one reading of keys and values */
 
@@ -45,7 +30,7 @@ enum { BNC_HEADS_TOGETHER = 4 }; /* query heads that share one reading of keys a
 BNC_INLINE void bnc_attend_heads(float *out, const float *q, struct bnc_cache cache, int positions,
                                  int heads, int head_dim, float scale, float *score)
 {
-    const int stride = BNC_HEAD_STRIDE(head_dim);
+    const int stride = BNC_HEAD_STRIDE(head_dim), row = BNC_CACHE_ROW(head_dim);
     float query[BNC_HEADS_TOGETHER][BNC_MAX_HEAD_DIM], inverse[BNC_HEADS_TOGETHER];
 
     for (int h = 0; h < heads; h++) {
@@ -53,17 +38,22 @@ BNC_INLINE void bnc_attend_heads(float *out, const float *q, struct bnc_cache ca
         memset(query[h] + head_dim, 0, sizeof(float) * (size_t)(stride - head_dim));
     }
     for (int t = 0; t < positions; t++) {
-        const uint16_t *key = cache.keys + (ptrdiff_t)t * stride;
+        const uint16_t *key = cache.keys + (ptrdiff_t)t * row;
         struct bnc_lanes sum[BNC_HEADS_TOGETHER];
         for (int h = 0; h < heads; h++)
             sum[h] = bnc_lanes_zero();
         for (int d = 0; d < stride; d += BNC_LANES) {
-            const struct bnc_lanes k = bnc_lanes_f16(key + d);
+            const struct bnc_lanes k = bnc_cache_lanes(key, d);
             for (int h = 0; h < heads; h++)
                 sum[h] = bnc_lanes_add(sum[h], bnc_lanes_mul(bnc_lanes_load(query[h] + d), k));
         }
         for (int h = 0; h < heads; h++)
+#if BNC_CACHE_Q8
+            score[(ptrdiff_t)h * positions + t] =
+                bnc_lanes_sum(sum[h]) * bnc_cache_unit(key) * scale;
+#else
             score[(ptrdiff_t)h * positions + t] = bnc_lanes_sum(sum[h]) * scale;
+#endif
     }
 
     for (int h = 0; h < heads; h++) {
@@ -77,6 +67,10 @@ BNC_INLINE void bnc_attend_heads(float *out, const float *q, struct bnc_cache ca
             weight +=
                 bnc_sum(s + first, positions - first < BNC_CHUNK ? positions - first : BNC_CHUNK);
         inverse[h] = 1.0f / weight;
+#if BNC_CACHE_Q8
+        for (int t = 0; t < positions; t++)
+            s[t] *= bnc_cache_unit(cache.values + (ptrdiff_t)t * row);
+#endif
     }
 
     /* Sixteen elements of the head at a time: their sums stay in registers. */
@@ -90,7 +84,7 @@ BNC_INLINE void bnc_attend_heads(float *out, const float *q, struct bnc_cache ca
             for (int h = 0; h < heads; h++)
                 part[h] = bnc_lanes_zero();
             for (int t = first; t < last; t++) {
-                const struct bnc_lanes v = bnc_lanes_f16(cache.values + (ptrdiff_t)t * stride + d);
+                const struct bnc_lanes v = bnc_cache_lanes(cache.values + (ptrdiff_t)t * row, d);
                 for (int h = 0; h < heads; h++)
                     part[h] = bnc_lanes_add(
                         part[h], bnc_lanes_scale(v, score[(ptrdiff_t)h * positions + t]));
@@ -111,14 +105,15 @@ BNC_INLINE void bnc_attend_heads(float *out, const float *q, struct bnc_cache ca
 BNC_INLINE void bnc_attend(float *out, const float *q, struct bnc_cache cache, int positions,
                            int group, int head_dim, float scale, float *score)
 {
+    enum { TOGETHER = BNC_VECTOR == 1 ? 1 : BNC_HEADS_TOGETHER }; /* as registers hold the lanes */
     int g = 0;
-    for (; g + 4 <= group; g += 4)
+    for (; TOGETHER >= 4 && g + 4 <= group; g += 4)
         bnc_attend_heads(out + g * head_dim, q + g * head_dim, cache, positions, 4, head_dim, scale,
                          score);
-    for (; g + 2 <= group; g += 2)
+    for (; TOGETHER >= 2 && g + 2 <= group; g += 2)
         bnc_attend_heads(out + g * head_dim, q + g * head_dim, cache, positions, 2, head_dim, scale,
                          score);
-    if (g < group)
+    for (; g < group; g++)
         bnc_attend_heads(out + g * head_dim, q + g * head_dim, cache, positions, 1, head_dim, scale,
                          score);
 }

@@ -30,6 +30,7 @@ struct bnc_chat_part {
 #define BNC_CHAT_END           { 0, 0, -1 }
 
 enum { BNC_CHAT_LEFT = 1, BNC_CHAT_RIGHT = 2 }; /* sides of a message without whitespace */
+enum { BNC_CHAT_PLAIN = 2 };                    /* BNC_ENCODE_PLAIN of bnc_tokenizer.h */
 
 /* head             user user_assistant assistant assistant_user user ... user generation
  * system_head system system_user user ...                          with a system message
@@ -153,74 +154,15 @@ static void bnc_chat_strip(struct bnc_chat *c, size_t from, int sides)
     c->bytes -= begin - from;
 }
 
-/* The ids of text in which added tokens are recognised; a negative number without room. */
-static ptrdiff_t bnc_chat_tokenize(const struct bnc_chat *c, const char *text, size_t bytes, int at)
-{
-    return bnc_model_tokenize(c->model, text, bytes, 0, c->ids + at, (size_t)(c->context - at),
-                              c->scratch, c->scratch_bytes);
-}
-
-/* 1 if the text spells a control token, which are the tokens of no bytes; -1 without room. */
-static int bnc_chat_spells_control(const struct bnc_chat *c, const char *text, size_t bytes, int at)
-{
-    const ptrdiff_t count = bnc_chat_tokenize(c, text, bytes, at);
-    for (ptrdiff_t i = 0; i < count; i++) {
-        size_t size;
-        bnc_model_piece(c->model, c->ids[at + i], &size);
-        if (size == 0)
-            return 1;
-    }
-    return count < 0 ? -1 : 0;
-}
-
-static int bnc_chat_inside_character(char byte)
-{
-    return ((unsigned char)byte & 0xc0) == 0x80;
-}
-
-/* The most bytes, to the end of a character, at the beginning of a text that spells a control
- * token which do not spell one.
- */
-static size_t bnc_chat_harmless(const struct bnc_chat *c, const char *text, size_t bytes, int at)
-{
-    size_t safe = 0, high = bytes < 32 ? bytes : 32;
-    while (high < bytes && bnc_chat_spells_control(c, text, high, at) == 0) {
-        safe = high;
-        high = high < bytes / 2 ? 2 * high : bytes;
-    }
-    while (high - safe > 1) {
-        const size_t middle = safe + (high - safe) / 2;
-        if (bnc_chat_spells_control(c, text, middle, at) == 0)
-            safe = middle;
-        else
-            high = middle;
-    }
-    while (safe > 0 && bnc_chat_inside_character(text[safe]))
-        safe--;
-    return safe;
-}
-
-/* Writes the ids of text that has no control token, whatever it spells: it is cut before the last
- * character of each that it spells, and a control token of one character is left out.
+/* Writes the ids of text, in which no control tokens are recognised, whatever it spells.
  * Returns how many ids there are with those before them, or -1 without room.
  */
 static int bnc_chat_encode_text(const struct bnc_chat *c, const char *text, size_t bytes, int at)
 {
-    while (bytes > 0) {
-        const int spells = bnc_chat_spells_control(c, text, bytes, at);
-        size_t size = spells > 0 ? bnc_chat_harmless(c, text, bytes, at) : bytes;
-        const ptrdiff_t count = spells < 0 ? -1 : bnc_chat_tokenize(c, text, size, at);
-        if (count < 0)
-            return -1;
-        at += (int)count;
-        if (size == 0)
-            do
-                size++;
-            while (size < bytes && bnc_chat_inside_character(text[size]));
-        text += size;
-        bytes -= size;
-    }
-    return at;
+    const ptrdiff_t count =
+        bnc_model_tokenize(c->model, text, bytes, BNC_CHAT_PLAIN, c->ids + at,
+                           (size_t)(c->context - at), c->scratch, c->scratch_bytes);
+    return count < 0 ? -1 : at + (int)count;
 }
 
 /* ids = the whole conversation. Returns how many, or -1 when they are more than the context. */
@@ -254,14 +196,50 @@ static void bnc_chat_rewind(struct bnc_chat *c, int keep)
     c->fed_count = keep;
 }
 
-/* Feeds n tokens. Returns 0, or -1 when there is no room. */
-static int bnc_chat_feed(struct bnc_chat *c, const int32_t *ids, int n)
+/* Feeds n tokens. Returns the last one's logits, or null when there is no room. */
+static const float *bnc_chat_feed(struct bnc_chat *c, const int32_t *ids, int n)
 {
-    if (n > c->context - c->fed_count || !bnc_model_eval(c->model, ids, n))
-        return -1;
+    const float *logits = n > c->context - c->fed_count ? 0 : bnc_model_eval(c->model, ids, n);
+    if (!logits)
+        return 0;
     memcpy(c->fed + c->fed_count, ids, sizeof *ids * (size_t)n);
     c->fed_count += n;
-    return 0;
+    return logits;
+}
+
+/* Adds what stands before a conversation's first message: with a system message of `bytes`, or
+ * without where it is null. Returns 0, or -1 when there is no room. */
+static int bnc_chat_begin(struct bnc_chat *c, const struct bnc_chat_template *t, const char *system,
+                          size_t bytes)
+{
+    if (!system)
+        return bnc_chat_add(c, t->head);
+    if (bnc_chat_add(c, t->system_head) != 0)
+        return -1;
+    const size_t from = c->bytes;
+    if (bnc_chat_put(c, system, bytes) != 0)
+        return -1;
+    bnc_chat_strip(c, from, t->strip_system);
+    return bnc_chat_add(c, t->system_user);
+}
+
+/* Adds a message of the user, and what stands before its answer; ids = the conversation, for the
+ * answer to begin. Returns how many, or -1 when they leave no room for an answer. */
+static int bnc_chat_ask(struct bnc_chat *c, const struct bnc_chat_template *t, const char *text,
+                        size_t bytes)
+{
+    const size_t from = c->bytes;
+    int count = -1;
+    if (bnc_chat_put(c, text, bytes) != 0)
+        return -1;
+    bnc_chat_strip(c, from, t->strip_user);
+    const struct bnc_chat_mark message = bnc_chat_mark(c);
+    if (bnc_chat_add(c, t->generation) == 0)
+        count = bnc_chat_encode(c);
+    bnc_chat_release(c, message);
+    if (bnc_chat_add(c, t->user_assistant) != 0 || count < 1 || count == c->context)
+        return -1;
+    return count;
 }
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Does this CPU have what the library was compiled for? Asked once, before any library code runs,
  * so that an old CPU gets a sentence and not an illegal instruction. The including file is itself
- * compiled for the architecture's baseline. BNC_NEEDS_<FEATURE> come from the emitted main.c.
+ * compiled for the architecture's baseline. BNC_MODEL_NEEDS comes from the emitted main.c.
  */
 #ifndef BNC_CPU_H
 #define BNC_CPU_H
@@ -12,6 +12,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+
+#include "bnc_amx.h"
 
 /* Bits of XCR0: the operating system saves the upper halves of the vector registers. */
 static inline uint32_t bnc_xcr0(void)
@@ -41,6 +43,12 @@ static inline int bnc_has_avx2(void)
     return bnc_has_avx() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b >> 5 & 1);
 }
 
+static inline int bnc_has_avxvnni(void)
+{
+    unsigned a, b, c, d;
+    return bnc_has_avx() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+}
+
 static inline int bnc_has_avx512(void)
 {
     unsigned a, b, c, d;
@@ -53,6 +61,15 @@ static inline int bnc_has_avx512vnni(void)
 {
     unsigned a, b, c, d;
     return bnc_has_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c >> 11 & 1);
+}
+
+static inline int bnc_has_amx(void)
+{
+    unsigned a, b, c, d;
+    const unsigned tile_int8 = 1u << 24 | 1u << 25;
+    return bnc_has_avx() && (bnc_xcr0() & 0x60000) == 0x60000 &&
+           __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & tile_int8) == tile_int8 &&
+           bnc_permit_amx() == 0;
 }
 
 static inline int bnc_has_f16c(void)
@@ -70,51 +87,83 @@ static inline int bnc_hwcap(int bit)
 }
 #endif
 
-/* Writes the names of what is lacking, separated by ", "; returns whether anything is. */
-static inline int bnc_cpu_lacks(char *names, size_t bytes)
+#if defined(__aarch64__) && (defined(__linux__) || defined(__APPLE__))
+/* Every Mac with an Arm processor has it, and the older systems among them no name to ask by. */
+static inline int bnc_has_dotprod(void)
 {
-    size_t used = 0;
-    const struct {
-        const char *name;
-        int has;
-    } needs[] = {
-#if defined(BNC_NEEDS_SSE41)
-        { "SSE4.1", bnc_has_sse41() },
+#if defined(__APPLE__)
+    return 1;
+#else
+    return bnc_hwcap(20);
 #endif
-#if defined(BNC_NEEDS_AVX2)
-        { "AVX2", bnc_has_avx2() },
-#endif
-#if defined(BNC_NEEDS_F16C)
-        { "F16C", bnc_has_f16c() },
-#endif
-#if defined(BNC_NEEDS_AVX512)
-        { "AVX-512 (F, BW, DQ, VL)", bnc_has_avx512() },
-#endif
-#if defined(BNC_NEEDS_AVX512VNNI)
-        { "AVX-512 VNNI", bnc_has_avx512vnni() },
-#endif
-#if defined(BNC_NEEDS_DOTPROD)
-        { "the dot product (asimddp)", bnc_hwcap(20) },
-#endif
-#if defined(BNC_NEEDS_NEON32)
-        { "NEON", bnc_hwcap(12) },
-#endif
-#if defined(BNC_NEEDS_RVV)
-        { "the vector extension (V)", bnc_hwcap('V' - 'A') },
-#endif
-        { "", 1 },
-    };
-    names[0] = '\0';
-    for (size_t i = 0; i < sizeof needs / sizeof *needs; i++)
-        if (!needs[i].has && used + strlen(needs[i].name) + 3 < bytes) {
-            if (used) {
-                memcpy(names + used, ", ", 2);
-                used += 2;
-            }
-            memcpy(names + used, needs[i].name, strlen(needs[i].name) + 1);
-            used += strlen(needs[i].name);
-        }
-    return used > 0;
 }
+#endif
+
+#if defined(__aarch64__)
+static inline int bnc_has_neon(void)
+{
+    return 1; /* part of the architecture's baseline */
+}
+#endif
+
+#if defined(BNC_MODEL_NEEDS)
+/* Whether the library was compiled for a feature, as targets/ calls it. */
+static inline int bnc_cpu_needs(const char *feature)
+{
+    static const char *const needed[] = { BNC_MODEL_NEEDS };
+    for (size_t i = 0; needed[i]; i++)
+        if (strcmp(needed[i], feature) == 0)
+            return 1;
+    return 0;
+}
+
+/* Adds a name to a list of them, when there is room. */
+static inline void bnc_cpu_add(char *names, size_t bytes, const char *name)
+{
+    const size_t used = strlen(names), gap = used ? 2 : 0;
+    if (used + gap + strlen(name) < bytes) {
+        memcpy(names + used, ", ", gap);
+        memcpy(names + used + gap, name, strlen(name) + 1);
+    }
+}
+
+/* Writes the names of what is lacking, and of everything that this CPU has; returns whether
+ * anything is lacking. */
+static inline int bnc_cpu_lacks(char *lacks, char *has, size_t bytes)
+{
+    const struct {
+        const char *feature, *name;
+        int has;
+    } known[] = {
+#if defined(__x86_64__)
+        { "sse41", "SSE4.1", bnc_has_sse41() },
+        { "avx2", "AVX2", bnc_has_avx2() },
+        { "f16c", "F16C", bnc_has_f16c() },
+        { "avxvnni", "AVX-VNNI", bnc_has_avxvnni() },
+        { "avx512", "AVX-512 (F, BW, DQ, VL)", bnc_has_avx512() },
+        { "avx512vnni", "AVX-512 VNNI", bnc_has_avx512vnni() },
+        { "amx", "AMX int8", bnc_has_amx() },
+#elif defined(__aarch64__) && (defined(__linux__) || defined(__APPLE__))
+        { "neon", "NEON", bnc_has_neon() },
+        { "dotprod", "the dot product (asimddp)", bnc_has_dotprod() },
+#elif defined(__arm__) && defined(__linux__)
+        { "neon32", "NEON", bnc_hwcap(12) },
+#elif defined(__riscv) && defined(__linux__)
+        { "rvv", "the vector extension (V)", bnc_hwcap('V' - 'A') },
+#endif
+        { "", "", 1 },
+    };
+    int lacking = 0;
+    lacks[0] = has[0] = '\0';
+    for (size_t i = 0; i + 1 < sizeof known / sizeof *known; i++)
+        if (known[i].has) {
+            bnc_cpu_add(has, bytes, known[i].name);
+        } else if (bnc_cpu_needs(known[i].feature)) {
+            bnc_cpu_add(lacks, bytes, known[i].name);
+            lacking = 1;
+        }
+    return lacking;
+}
+#endif
 
 #endif

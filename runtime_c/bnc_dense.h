@@ -11,7 +11,7 @@
 #include "bnc_math.h"
 #include "bnc_threads.h"
 
-enum bnc_dense_type { BNC_F32, BNC_F16, BNC_BF16 };
+enum bnc_dense_type { BNC_F32, BNC_F16, BNC_BF16, BNC_TRITS }; /* the last: bnc_float_linear.h */
 
 BNC_INLINE int bnc_dense_bytes(enum bnc_dense_type type)
 {
@@ -49,7 +49,9 @@ BNC_INLINE void bnc_embed(enum bnc_dense_type type, float *x, const uint8_t *w, 
         bnc_lanes_store(x + k, bnc_dense_tail(type, row, k, cols - k), cols - k);
 }
 
-enum { BNC_DENSE_ROWS = 4 }; /* rows computed together: hides the latency of the additions */
+/* Rows computed together: hides the latency of the additions. Where a register holds one float, the
+ * sixteen lanes of one row are half of them. */
+enum { BNC_DENSE_ROWS = BNC_VECTOR == 1 ? 1 : 4 };
 
 /* y[0 .. count) = rows m0 .. of w times x; count <= BNC_DENSE_ROWS. */
 BNC_INLINE void bnc_dense_block(enum bnc_dense_type type, float *y, const uint8_t *w, int m0,

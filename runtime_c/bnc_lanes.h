@@ -43,6 +43,8 @@ enum {
 
 typedef float bnc_vec __attribute__((vector_size(BNC_VECTOR * sizeof(float))));
 typedef uint32_t bnc_vec_u32 __attribute__((vector_size(BNC_VECTOR * sizeof(uint32_t))));
+typedef int32_t bnc_vec_i32 __attribute__((vector_size(BNC_VECTOR * sizeof(int32_t))));
+typedef uint8_t bnc_vec_u8 __attribute__((vector_size(BNC_VECTOR * sizeof(uint8_t))));
 typedef uint16_t bnc_vec_u16 __attribute__((vector_size(BNC_VECTOR * sizeof(uint16_t))));
 
 struct bnc_lanes {

@@ -99,6 +99,58 @@ static inline int bnc_i2_m4k256_at(const uint8_t *w, int cols, int m, int k)
     return (w[byte] >> shift & 3) - 1;
 }
 
+/* i2_m32k64: blocks of 32 x 64 trits.
+ *
+ *     mo mh:2 mi:16, kb kc:4 kq:4 kl:4 -> mo kb kc mh mi kl | kq
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:     (0, 0)     (0, 4)     (0, 8)    (0, 12)
+ *     byte   1:     (0, 1)     (0, 5)     (0, 9)    (0, 13)
+ *     byte 511:   (31, 51)   (31, 55)   (31, 59)   (31, 63)
+ */
+enum { BNC_I2_M32K64_ROWS = 32, BNC_I2_M32K64_COLS = 64 };
+
+static inline int bnc_i2_m32k64_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 32;
+    const int mh = m / 16 % 2;
+    const int mi = m % 16;
+    const int kb = k / 64;
+    const int kc = k / 16 % 4;
+    const int kq = k / 4 % 4;
+    const int kl = k % 4;
+    const int byte = ((((mo * (cols / 64) + kb) * 4 + kc) * 2 + mh) * 16 + mi) * 4 + kl;
+    const int shift = 6 - 2 * kq;
+    return (w[byte] >> shift & 3) - 1;
+}
+
+/* i2_m256k4: blocks of 256 x 4 trits.
+ *
+ *     mo ms:4 mr:4 ml:4 md:4, kb kl:4 -> mo kb kl ml mr md | ms
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:     (0, 0)    (64, 0)   (128, 0)   (192, 0)
+ *     byte   1:     (1, 0)    (65, 0)   (129, 0)   (193, 0)
+ *     byte 255:    (63, 3)   (127, 3)   (191, 3)   (255, 3)
+ */
+enum { BNC_I2_M256K4_ROWS = 256, BNC_I2_M256K4_COLS = 4 };
+
+static inline int bnc_i2_m256k4_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 256;
+    const int ms = m / 64 % 4;
+    const int mr = m / 16 % 4;
+    const int ml = m / 4 % 4;
+    const int md = m % 4;
+    const int kb = k / 4;
+    const int kl = k % 4;
+    const int byte = ((((mo * (cols / 4) + kb) * 4 + kl) * 4 + ml) * 4 + mr) * 4 + md;
+    const int shift = 6 - 2 * ms;
+    return (w[byte] >> shift & 3) - 1;
+}
+
 /* tl1_m16k4: blocks of 16 x 4 trits.
  *
  *     mo mi:16, kb kn:2 -> mo kb mi | kn
@@ -145,6 +197,54 @@ static inline int bnc_tl1_m32k4_at(const uint8_t *w, int cols, int m, int k)
     const int shift = 4 - 4 * kn;
     const int code = w[byte] >> shift & 15;
     return (k % 2 == 0 ? code / 3 : code % 3) - 1;
+}
+
+/* i4_m16k8: blocks of 16 x 8 integers.
+ *
+ *     mo mi:16, kb kq:2 kl:4 -> mo kb mi kl | kq
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:     (0, 0)     (0, 4)
+ *     byte   1:     (0, 1)     (0, 5)
+ *     byte  63:    (15, 3)    (15, 7)
+ */
+enum { BNC_I4_M16K8_ROWS = 16, BNC_I4_M16K8_COLS = 8 };
+
+static inline int bnc_i4_m16k8_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 16;
+    const int mi = m % 16;
+    const int kb = k / 8;
+    const int kq = k / 4 % 2;
+    const int kl = k % 4;
+    const int byte = ((mo * (cols / 8) + kb) * 16 + mi) * 4 + kl;
+    const int shift = 4 - 4 * kq;
+    return (w[byte] >> shift & 15) - 8;
+}
+
+/* i8_m16k4: blocks of 16 x 4 integers.
+ *
+ *     mo mi:16, kb kq:1 kl:4 -> mo kb mi kl | kq
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:     (0, 0)
+ *     byte   1:     (0, 1)
+ *     byte  63:    (15, 3)
+ */
+enum { BNC_I8_M16K4_ROWS = 16, BNC_I8_M16K4_COLS = 4 };
+
+static inline int bnc_i8_m16k4_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 16;
+    const int mi = m % 16;
+    const int kb = k / 4;
+    const int kq = k / 4 % 1;
+    const int kl = k % 4;
+    const int byte = ((mo * (cols / 4) + kb) * 16 + mi) * 4 + kl;
+    const int shift = 0 - 8 * kq;
+    return (w[byte] >> shift & 255) - 128;
 }
 
 #endif

@@ -97,8 +97,37 @@ BNC_INLINE void bnc_linear_add(const struct bnc_worker *worker, const struct bnc
     }
 }
 
-/* y[i][m] = activation((Gate x[i])[m]) * (Up x[i])[m]; both matrices have the same rows and tile,
- * and acc holds two tiles. */
+/* y[i][m] = activation((Gate x_gate[i])[m]) * (Up x_up[i])[m]; both matrices have the same rows and
+ * tile, and acc holds two tiles. */
+BNC_INLINE void bnc_linear_gated_own(const struct bnc_worker *worker, float (*activation)(float),
+                                     const struct bnc_linear *gate, const struct bnc_linear *up,
+                                     float *y, int y_stride, const uint8_t *w_gate,
+                                     const float *gate_scale, const uint8_t *w_up,
+                                     const float *up_scale, const struct bnc_acts *x_gate,
+                                     const struct bnc_acts *x_up, int n, int32_t *acc)
+{
+    int32_t *acc_up = acc + gate->tile * n;
+    int begin, end;
+    bnc_share(worker, bnc_tiles(gate), &begin, &end);
+    for (int tile = begin; tile < end; tile++) {
+        const int m0 = tile * gate->tile, rows = bnc_tile_rows(gate, tile);
+        bnc_tile(gate, acc, w_gate, x_gate, tile, n);
+        bnc_tile(up, acc_up, w_up, x_up, tile, n);
+        for (int i = 0; i < n; i++) {
+            float *restrict out = y + i * y_stride + m0;
+            const int32_t *g = acc + i * gate->tile, *u = acc_up + i * up->tile;
+            for (int m = 0; m < rows; m++) {
+                const float a = bnc_rescale(g[m], gate_scale + (gate->per_row ? m0 : 0),
+                                            gate->per_row, m, x_gate->scale[i]);
+                const float b = bnc_rescale(u[m], up_scale + (up->per_row ? m0 : 0), up->per_row, m,
+                                            x_up->scale[i]);
+                out[m] = activation(a) * b;
+            }
+        }
+    }
+}
+
+/* The same where both read one input. */
 BNC_INLINE void bnc_linear_gated(const struct bnc_worker *worker, float (*activation)(float),
                                  const struct bnc_linear *gate, const struct bnc_linear *up,
                                  float *y, int y_stride, const uint8_t *w_gate,
@@ -106,25 +135,8 @@ BNC_INLINE void bnc_linear_gated(const struct bnc_worker *worker, float (*activa
                                  const float *up_scale, const struct bnc_acts *x, int n,
                                  int32_t *acc)
 {
-    int32_t *acc_up = acc + gate->tile * n;
-    int begin, end;
-    bnc_share(worker, bnc_tiles(gate), &begin, &end);
-    for (int tile = begin; tile < end; tile++) {
-        const int m0 = tile * gate->tile, rows = bnc_tile_rows(gate, tile);
-        bnc_tile(gate, acc, w_gate, x, tile, n);
-        bnc_tile(up, acc_up, w_up, x, tile, n);
-        for (int i = 0; i < n; i++) {
-            float *restrict out = y + i * y_stride + m0;
-            const int32_t *g = acc + i * gate->tile, *u = acc_up + i * up->tile;
-            for (int m = 0; m < rows; m++) {
-                const float a = bnc_rescale(g[m], gate_scale + (gate->per_row ? m0 : 0),
-                                            gate->per_row, m, x->scale[i]);
-                const float b = bnc_rescale(u[m], up_scale + (up->per_row ? m0 : 0), up->per_row, m,
-                                            x->scale[i]);
-                out[m] = activation(a) * b;
-            }
-        }
-    }
+    bnc_linear_gated_own(worker, activation, gate, up, y, y_stride, w_gate, gate_scale, w_up,
+                         up_scale, x, x, n, acc);
 }
 
 #endif

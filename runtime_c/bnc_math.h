@@ -69,6 +69,15 @@ BNC_INLINE float bnc_silu(float x)
     return x * ((x < 0.0f ? e : 1.0f) / (1.0f + e));
 }
 
+/* 0.5 x (1 + tanh(u)) with u = sqrt(2 / pi) (x + 0.044715 x^3), which is x / (1 + exp(-2u)): as
+ * bnc_silu(), with v = 2u in the exponent. */
+BNC_INLINE float bnc_gelu_tanh(float x)
+{
+    const float v = 1.59576912f * (x + 0.044715f * ((x * x) * x));
+    const float e = bnc_exp(v < 0.0f ? v : -v);
+    return x * ((v < 0.0f ? e : 1.0f) / (1.0f + e));
+}
+
 /* max(x, 0)^2 */
 BNC_INLINE float bnc_relu2(float x)
 {
@@ -116,6 +125,14 @@ BNC_INLINE uint16_t bnc_half(float x)
 }
 
 /* float16 bits -> float32, exact. Finite values only: the cache holds nothing else. */
+#if defined(__arm__) && defined(__ARM_FP16_FORMAT_IEEE) && defined(__ARM_FP) && (__ARM_FP & 2)
+BNC_INLINE float bnc_unhalf(uint16_t h)
+{
+    __fp16 half;
+    memcpy(&half, &h, sizeof half);
+    return (float)half; /* VCVTB, which keeps denormals while FPSCR.FZ is 0 */
+}
+#else
 BNC_INLINE float bnc_unhalf(uint16_t h)
 {
     const uint32_t sign = (uint32_t)(h & 0x8000u) << 16;
@@ -124,6 +141,7 @@ BNC_INLINE float bnc_unhalf(uint16_t h)
     const float normal = bnc_float((magnitude << 13) + 0x38000000u);
     return bnc_float(bnc_bits(magnitude < 0x400u ? small : normal) | sign);
 }
+#endif
 
 /* n floats to float16. */
 BNC_INLINE void bnc_halves(uint16_t *y, const float *x, int n)
@@ -158,6 +176,34 @@ BNC_INLINE struct bnc_lanes bnc_lanes_f16(const uint16_t *h)
     float wide[BNC_LANES];
     for (int l = 0; l < BNC_LANES; l++)
         wide[l] = bnc_unhalf(h[l]);
+    s = bnc_lanes_load(wide);
+#endif
+    return s;
+}
+
+/* Sixteen int8, exactly. */
+BNC_INLINE struct bnc_lanes bnc_lanes_i8(const int8_t *q)
+{
+    struct bnc_lanes s;
+#if defined(__AVX512F__)
+    const __m128i narrow = _mm_loadu_si128((const __m128i *)(const void *)q);
+    s.part[0] = (bnc_vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(narrow));
+#elif defined(__AVX2__)
+    for (int p = 0; p < BNC_PARTS; p++) {
+        const __m128i narrow = _mm_loadl_epi64((const __m128i *)(const void *)(q + 8 * p));
+        s.part[p] = (bnc_vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(narrow));
+    }
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+    const int8x16_t narrow = vld1q_s8(q);
+    const int16x8_t low = vmovl_s8(vget_low_s8(narrow)), high = vmovl_s8(vget_high_s8(narrow));
+    s.part[0] = (bnc_vec)vcvtq_f32_s32(vmovl_s16(vget_low_s16(low)));
+    s.part[1] = (bnc_vec)vcvtq_f32_s32(vmovl_s16(vget_high_s16(low)));
+    s.part[2] = (bnc_vec)vcvtq_f32_s32(vmovl_s16(vget_low_s16(high)));
+    s.part[3] = (bnc_vec)vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)));
+#else
+    float wide[BNC_LANES];
+    for (int l = 0; l < BNC_LANES; l++)
+        wide[l] = (float)q[l];
     s = bnc_lanes_load(wide);
 #endif
     return s;

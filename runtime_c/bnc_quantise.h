@@ -17,6 +17,8 @@ struct bnc_acts {
     float *scale; /* [n] */
     uint8_t *lut; /* [n][stride / 2][32], see bnc_build_lut16(); null when no kernel reads it */
     int stride;   /* columns between two tokens: the widest padded matrix of the model */
+    float *f;     /* [n][f_stride]: the floats themselves; null when no matrix reads them */
+    int f_stride; /* a multiple of 64; zeros from the last column on */
 };
 
 /* Quantises x[cols] as token i. */

@@ -16,6 +16,7 @@
 #include "bnc_math.h"
 #include "bnc_quantise.h"
 #include "bnc_sampler.h"
+#include "bnc_screen.h"
 #include "bnc_threads.h"
 #include "bnc_tokenizer.h"
 
@@ -42,11 +43,11 @@ BNC_INLINE void bnc_norm_quantise(const struct bnc_worker *worker, struct bnc_ac
     }
 }
 
-/* The cache of one layer: keys then values, each [kv_heads][context][stride] float16. */
+/* The cache of one layer: keys then values, each [kv_heads][context] rows. */
 BNC_INLINE struct bnc_cache bnc_cache_head(uint16_t *layer, int kv_heads, int context, int head,
                                            int head_dim)
 {
-    const ptrdiff_t one = (ptrdiff_t)context * BNC_HEAD_STRIDE(head_dim);
+    const ptrdiff_t one = (ptrdiff_t)context * BNC_CACHE_ROW(head_dim);
     return (struct bnc_cache){ layer + head * one, layer + (kv_heads + head) * one };
 }
 
@@ -85,5 +86,9 @@ BNC_INLINE void bnc_attention(const struct bnc_worker *worker, float *q, uint16_
                    group, head_dim, scale, score);
     }
 }
+
+/* What only some graphs have, in terms of the above. */
+#include "bnc_float_linear.h"
+#include "bnc_graph.h"
 
 #endif

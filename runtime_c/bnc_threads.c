@@ -3,8 +3,6 @@
 
 #if BNC_THREADS
 
-#include <sched.h>
-
 /* How long to spin before giving the core away: a barrier between two layers of a small model is
  * shorter than this, a scheduler's time slice much longer. */
 enum { SPINS_BEFORE_YIELD = 1 << 12, SPINS_BEFORE_SLEEP = 1 << 14 };
@@ -12,7 +10,7 @@ enum { SPINS_BEFORE_YIELD = 1 << 12, SPINS_BEFORE_SLEEP = 1 << 14 };
 static void pause_briefly(unsigned spins)
 {
     if (spins >= SPINS_BEFORE_YIELD) {
-        sched_yield();
+        bnc_thread_yield();
         return;
     }
 #if defined(__x86_64__) || defined(__i386__)
@@ -22,7 +20,7 @@ static void pause_briefly(unsigned spins)
 #endif
 }
 
-BNC_API void bnc_sync(struct bnc_worker *worker)
+BNC_STEP_API void bnc_sync(struct bnc_worker *worker)
 {
     struct bnc_pool *pool = worker->pool;
     if (worker->count == 1)
@@ -48,14 +46,14 @@ static unsigned next_job(struct bnc_pool *pool, unsigned seen)
             return now;
         pause_briefly(spins);
     }
-    pthread_mutex_lock(&pool->mutex);
+    bnc_mutex_lock(&pool->mutex);
     while (atomic_load_explicit(&pool->generation, memory_order_acquire) == seen)
-        pthread_cond_wait(&pool->wake, &pool->mutex);
-    pthread_mutex_unlock(&pool->mutex);
+        bnc_cond_wait(&pool->wake, &pool->mutex);
+    bnc_mutex_unlock(&pool->mutex);
     return atomic_load_explicit(&pool->generation, memory_order_acquire);
 }
 
-static void *helper(void *arg)
+static bnc_thread_result BNC_THREAD_CALL helper(void *arg)
 {
     struct bnc_worker *worker = arg;
     struct bnc_pool *pool = worker->pool;
@@ -70,10 +68,10 @@ static void *helper(void *arg)
 
 static void publish(struct bnc_pool *pool)
 {
-    pthread_mutex_lock(&pool->mutex);
+    bnc_mutex_lock(&pool->mutex);
     atomic_fetch_add_explicit(&pool->generation, 1, memory_order_release);
-    pthread_cond_broadcast(&pool->wake);
-    pthread_mutex_unlock(&pool->mutex);
+    bnc_cond_broadcast(&pool->wake);
+    bnc_mutex_unlock(&pool->mutex);
 }
 
 static void join(struct bnc_pool *pool, int helpers)
@@ -81,14 +79,14 @@ static void join(struct bnc_pool *pool, int helpers)
     pool->stop = 1;
     publish(pool);
     for (int i = 1; i <= helpers; i++)
-        pthread_join(pool->thread[i], 0);
-    pthread_cond_destroy(&pool->wake);
-    pthread_mutex_destroy(&pool->mutex);
+        bnc_thread_join(pool->thread[i]);
+    bnc_cond_destroy(&pool->wake);
+    bnc_mutex_destroy(&pool->mutex);
 }
 
 #else
 
-BNC_API void bnc_sync(struct bnc_worker *worker)
+BNC_STEP_API void bnc_sync(struct bnc_worker *worker)
 {
     (void)worker;
 }
@@ -109,14 +107,14 @@ BNC_API int bnc_pool_start(struct bnc_pool *pool, int count)
     atomic_init(&pool->phase, 0);
     if (count == 1)
         return 0;
-    if (pthread_mutex_init(&pool->mutex, 0) != 0)
+    if (bnc_mutex_init(&pool->mutex) != 0)
         return -1;
-    if (pthread_cond_init(&pool->wake, 0) != 0) {
-        pthread_mutex_destroy(&pool->mutex);
+    if (bnc_cond_init(&pool->wake) != 0) {
+        bnc_mutex_destroy(&pool->mutex);
         return -1;
     }
     for (int i = 1; i < count; i++)
-        if (pthread_create(&pool->thread[i], 0, helper, &pool->worker[i]) != 0) {
+        if (bnc_thread_start(&pool->thread[i], helper, &pool->worker[i], BNC_THREAD_STACK) != 0) {
             join(pool, i - 1);
             return -1;
         }

@@ -4,12 +4,14 @@
  * A job is one function that every worker calls; inside, bnc_sync() is a barrier and
  * bnc_share() says which part is this worker's. Between jobs the helpers sleep.
  * The library never decides how many threads there are, and with one there is no thread call
- * at all. Built with BNC_THREADS=0 it needs no pthreads and `threads` must be 1.
+ * at all. Built with BNC_THREADS=0 it needs no system and `threads` must be 1.
  *
  * The number of workers never changes a result: it only changes who computes which row.
  */
 #ifndef BNC_THREADS_H
 #define BNC_THREADS_H
+
+#include <stddef.h>
 
 #ifndef BNC_THREADS
 #define BNC_THREADS 1
@@ -20,12 +22,26 @@
 #define BNC_API
 #endif
 
+/* The same for what a step and the rest of the library call of each other: a step that is compiled
+ * for several CPUs is a unit of its own. */
+#ifndef BNC_STEP_API
+#define BNC_STEP_API BNC_API
+#endif
+
 #if BNC_THREADS
-#include <pthread.h>
 #include <stdatomic.h>
+
+#include "bnc_thread_os.h"
 #endif
 
 enum { BNC_MAX_THREADS = BNC_THREADS ? 64 : 1, BNC_CACHE_LINE = 64 };
+
+/* Stack that a job takes; a model says its own. Threads get that, what systems take of it (signal
+ * frames, thread-local storage), and the rest of a page of 64 KiB. */
+#ifndef BNC_STACK_BYTES
+#define BNC_STACK_BYTES 65536
+#endif
+#define BNC_THREAD_STACK (((size_t)BNC_STACK_BYTES + 65536 + 65535) / 65536 * 65536)
 
 struct bnc_pool;
 
@@ -45,9 +61,9 @@ struct bnc_pool {
     void *arg;
     struct bnc_worker worker[BNC_MAX_THREADS];
 #if BNC_THREADS
-    pthread_t thread[BNC_MAX_THREADS];
-    pthread_mutex_t mutex;
-    pthread_cond_t wake;
+    bnc_thread thread[BNC_MAX_THREADS];
+    bnc_mutex mutex;
+    bnc_cond wake;
     _Alignas(BNC_CACHE_LINE) atomic_uint generation; /* counts jobs; changes under the mutex */
     _Alignas(BNC_CACHE_LINE) atomic_uint arrived;    /* workers at the present barrier */
     _Alignas(BNC_CACHE_LINE) atomic_uint phase;      /* counts barriers passed */
@@ -67,13 +83,14 @@ BNC_API void bnc_pool_stop(struct bnc_pool *pool);
 BNC_API void bnc_run(struct bnc_pool *pool, bnc_job *job, void *arg);
 
 /* Barrier: no worker goes on before all have arrived; writes before it are visible after it. */
-BNC_API void bnc_sync(struct bnc_worker *worker);
+BNC_STEP_API void bnc_sync(struct bnc_worker *worker);
 
 /* This worker's part [begin, end) of `items` equal pieces of work. */
 static inline void bnc_share(const struct bnc_worker *worker, int items, int *begin, int *end)
 {
-    *begin = (int)((long long)items * worker->index / worker->count);
-    *end = (int)((long long)items * (worker->index + 1) / worker->count);
+    const int each = items / worker->count, more = items % worker->count;
+    *begin = each * worker->index + (worker->index < more ? worker->index : more);
+    *end = *begin + each + (worker->index < more);
 }
 
 #endif

@@ -10,6 +10,11 @@
 #error "the tables are little-endian"
 #endif
 
+/* Whether a blob may ask for NFC: 0 leaves out 40 KB of tables and code. */
+#ifndef BNC_TOKENIZER_NFC
+#define BNC_TOKENIZER_NFC 1
+#endif
+
 #define BNC_TOK_MAGIC     UINT32_C(0x544b4e42)
 #define BNC_TOK_FACTOR    UINT64_C(0x9e3779b97f4a7c15)
 #define BNC_TOK_EMPTY     UINT64_MAX
@@ -18,17 +23,18 @@
 #define BNC_TOK_NOT_FIRST UINT32_C(0x80000000) /* see bnc_merge_long */
 
 enum {
-    BNC_TOK_VERSION = 2,
+    BNC_TOK_VERSION = 3,
     BNC_TOK_SHORT = 64, /* bytes of a word that is merged on the stack */
     BNC_TOK_FAN = 16,   /* children of a node in the tree of bnc_merge_long */
     BNC_TOK_LEVELS = 9, /* 16**8 ranks: above BNC_ENCODE_MAX_BYTES * 3 */
 
-    /* header: normalizer, space_prefix, pattern; as in tables.py */
+    /* header: normalizer, space_prefix; steps: kind; as in tables.py */
     BNC_TOK_NFC = 1,
     BNC_TOK_SPACES = 2,
     BNC_TOK_PREFIX_FIRST = 1, /* at the start of the text, unless it begins with a space */
     BNC_TOK_PREFIX_EACH = 2,  /* at the start of each stretch, unless it begins with a space */
     BNC_TOK_PREFIX_ALWAYS = 3,
+    BNC_TOK_RUNS = 0,
     BNC_TOK_LLAMA3 = 1,
     BNC_TOK_GPT2 = 2
 };
@@ -36,10 +42,23 @@ enum {
 struct bnc_tok_header {
     uint32_t magic, version, bytes, vocab, word_shift, merge_shift, max_word_bytes;
     uint32_t added[2], prefix, suffix;
-    uint32_t characters, normalizer, after_added, space_prefix, strip, pattern, max_digits;
+    uint32_t characters, normalizer, after_added, space_prefix, strip, step_count;
     uint32_t piece_starts, piece_bytes, special, byte_ids, words, merges, merge_results;
     uint32_t added_ids, added_starts, added_bytes, added_parents, added_first, around;
-    uint32_t joins;
+    uint32_t joins, steps, sets;
+};
+
+/* Cuts each word of the step before it, the first one the text. A pattern's matches are the words.
+ * Of runs, the spans are the matches, `least` to `most` characters of a set, and what is between
+ * them; words are made of these.
+ */
+struct bnc_tok_step {
+    uint32_t kind;
+    uint32_t least, most;     /* most: of Llama-3's pattern, digits in a word */
+    uint32_t joins;           /* bit 2 * a + b: a span of kind b joins one of kind a; 1: a match */
+    uint32_t drops;           /* bit a: spans of kind a belong to no word */
+    uint32_t bytes;           /* 1: bytes are the characters */
+    uint32_t set, set_bounds; /* sets[set] and so many: where, ascending, the set begins and ends */
 };
 
 /* Memory to work in, and the end of the text that may be read ahead. */
@@ -53,6 +72,7 @@ struct bnc_room {
 struct bnc_encoder {
     const struct bnc_tokenizer *t;
     const uint8_t *text; /* where the whole text starts */
+    int plain;           /* control tokens are not recognised */
     int32_t *ids;
     size_t capacity, count; /* ids beyond capacity are counted, not stored */
     struct bnc_room room;
@@ -81,8 +101,7 @@ BNC_API int bnc_tokenizer_init(struct bnc_tokenizer *t, const void *blob, size_t
     t->after_added = h.after_added;
     t->space_prefix = h.space_prefix;
     t->strip = h.strip;
-    t->pattern = h.pattern;
-    t->max_digits = h.max_digits;
+    t->step_count = h.step_count;
     t->added[0] = h.added[0];
     t->added[1] = h.added[1];
     t->prefix = h.prefix;
@@ -101,6 +120,8 @@ BNC_API int bnc_tokenizer_init(struct bnc_tokenizer *t, const void *blob, size_t
     t->added_first = base + h.added_first;
     t->around = (const void *)(base + h.around);
     t->joins = base + h.joins;
+    t->steps = (const void *)(base + h.steps);
+    t->sets = (const void *)(base + h.sets);
     return 0;
 }
 
@@ -561,16 +582,99 @@ static const uint8_t *bnc_match_joined(const uint8_t *joins, const uint8_t *p, c
     return at;
 }
 
-static void bnc_encode_words(struct bnc_encoder *e, const uint8_t *p, const uint8_t *end)
+/* Whether the character at p, of *size bytes, is in the set of a step. */
+static int bnc_in_set(const struct bnc_tokenizer *t, const struct bnc_tok_step *s, const uint8_t *p,
+                      size_t *size)
+{
+    const uint32_t *bounds = t->sets + s->set;
+    uint32_t c = *p, low = 0, high = s->set_bounds;
+    *size = 1;
+    if (!s->bytes)
+        c = bnc_code_point(p, size);
+    while (low < high) { /* low: how many bounds are not above c */
+        const uint32_t middle = low + (high - low) / 2;
+        if (bounds[middle] <= c)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return (int)(low & 1);
+}
+
+/* The end of a match of runs at p, or p; *stop is the end of the members of the set at p. */
+static const uint8_t *bnc_match_run(const struct bnc_tokenizer *t, const struct bnc_tok_step *s,
+                                    const uint8_t *p, const uint8_t *end, const uint8_t **stop)
+{
+    const uint8_t *at = p;
+    uint32_t count = 0;
+    size_t size;
+    for (; at < end && count < s->most && bnc_in_set(t, s, at, &size); at += size)
+        count++;
+    *stop = at;
+    return count >= s->least ? at : p;
+}
+
+/* The end of the span at p < end: a match of runs, or what is before the next one. Each character
+ * is looked at three times at most, since members that are too few to match are passed at once. */
+static const uint8_t *bnc_match_span(const struct bnc_tokenizer *t, const struct bnc_tok_step *s,
+                                     const uint8_t *p, const uint8_t *end, int *match)
+{
+    const uint8_t *stop;
+    const uint8_t *at = bnc_match_run(t, s, p, end, &stop);
+    *match = at > p;
+    if (*match)
+        return at;
+    do {
+        size_t size = 0;
+        if (stop == at)
+            (void)bnc_in_set(t, s, at, &size);
+        at = stop + size;
+    } while (at < end && bnc_match_run(t, s, at, end, &stop) == at);
+    return at;
+}
+
+/* Cuts p .. end - 1 by the steps from `step` on, and encodes the words. The steps are few, at most
+ * MAX_STEPS of form.py. */
+static void bnc_encode_words(struct bnc_encoder *e, uint32_t step, const uint8_t *p,
+                             const uint8_t *end)
 {
     const struct bnc_tokenizer *t = e->t;
+    const struct bnc_tok_step *s = t->steps + step;
+    const int last = step + 1 == t->step_count && !t->characters;
+    const uint8_t *word = p;
+    int before = 0;
+    if (step == t->step_count && !t->characters) {
+        bnc_encode_word(e, p, (size_t)(end - p));
+        return;
+    }
     while (p < end && e->count <= e->capacity && e->error == 0) {
-        const uint8_t *at = t->pattern == BNC_TOK_LLAMA3 ? bnc_match_llama3(p, end, t->max_digits)
-                            : t->pattern == BNC_TOK_GPT2 ? bnc_match_gpt2(p, end)
-                                                         : bnc_match_joined(t->joins, p, end);
-        bnc_encode_word(e, p, (size_t)(at - p));
+        const uint8_t *at;
+        if (step == t->step_count) {
+            at = bnc_match_joined(t->joins, p, end);
+            bnc_encode_word(e, p, (size_t)(at - p));
+            word = at;
+        } else if (s->kind == BNC_TOK_RUNS) {
+            int match;
+            at = bnc_match_span(t, s, p, end, &match);
+            if (p > word && !(s->joins >> (2 * before + match) & 1)) {
+                bnc_encode_words(e, step + 1, word, p);
+                word = p;
+            }
+            word = s->drops >> match & 1 ? at : word;
+            before = match;
+        } else {
+            at = s->kind == BNC_TOK_LLAMA3 ? bnc_match_llama3(p, end, s->most)
+                                           : bnc_match_gpt2(p, end);
+            if (last)
+                bnc_encode_word(e, p, (size_t)(at - p));
+            else
+                bnc_encode_words(e, step + 1, p, at);
+            word = at;
+        }
         p = at;
     }
+    if (p > word)
+        bnc_encode_words(e, step + 1, word, p);
 }
 
 /* ---- added tokens ---- */
@@ -587,9 +691,10 @@ static const uint8_t *bnc_added_content(const struct bnc_tokenizer *t, uint32_t 
  * Contents are sorted. Any that begins the text is not above it, so the greatest content that is
  * not above the text has it as beginning, or is it: the parents lead there, longest first.
  */
-static uint32_t bnc_match_added(const struct bnc_tokenizer *t, int kind, const uint8_t *p,
+static uint32_t bnc_match_added(const struct bnc_encoder *e, int kind, const uint8_t *p,
                                 const uint8_t *end)
 {
+    const struct bnc_tokenizer *t = e->t;
     const uint32_t base = kind == 0 ? 0 : t->added[0];
     const size_t left = (size_t)(end - p);
     size_t size;
@@ -607,6 +712,8 @@ static uint32_t bnc_match_added(const struct bnc_tokenizer *t, int kind, const u
     for (uint32_t i = low == 0 ? BNC_TOK_NONE : low - 1; i != BNC_TOK_NONE;
          i = t->added_parents[base + i]) {
         const uint8_t *content = bnc_added_content(t, base + i, &size);
+        if (e->plain && bnc_is_special(t, (int32_t)t->added_ids[base + i]))
+            continue;
         if (size <= left && memcmp(content, p, size) == 0)
             return base + i;
     }
@@ -614,15 +721,15 @@ static uint32_t bnc_match_added(const struct bnc_tokenizer *t, int kind, const u
 }
 
 /* The first added token of a kind at or after p: its place and *number, or end. */
-static const uint8_t *bnc_find_added(const struct bnc_tokenizer *t, int kind, const uint8_t *p,
+static const uint8_t *bnc_find_added(const struct bnc_encoder *e, int kind, const uint8_t *p,
                                      const uint8_t *end, uint32_t *number)
 {
-    const uint8_t *first = t->added_first + 256 * kind;
-    if (t->added[kind] == 0)
+    const uint8_t *first = e->t->added_first + 256 * kind;
+    if (e->t->added[kind] == 0)
         return end;
     for (; p < end; p++) {
         if (first[*p]) {
-            *number = bnc_match_added(t, kind, p, end);
+            *number = bnc_match_added(e, kind, p, end);
             if (*number != BNC_TOK_NONE)
                 return p;
         }
@@ -942,7 +1049,7 @@ static void bnc_prepare(struct bnc_encoder *e, const uint8_t **p, const uint8_t 
 {
     if (e->t->normalizer == BNC_TOK_SPACES)
         bnc_prepare_spaces(e, p, end);
-    else if (e->t->normalizer == BNC_TOK_NFC)
+    else if (BNC_TOKENIZER_NFC && e->t->normalizer == BNC_TOK_NFC)
         bnc_prepare_nfc(e, p, end);
 }
 
@@ -954,7 +1061,7 @@ static void bnc_encode_plain(struct bnc_encoder *e, const uint8_t *p, const uint
     const struct bnc_room room = e->room;
     if (e->t->after_added)
         bnc_prepare(e, &p, &end);
-    bnc_encode_words(e, p, end);
+    bnc_encode_words(e, 0, p, end);
     e->room = room;
 }
 
@@ -968,7 +1075,7 @@ static void bnc_encode_between(struct bnc_encoder *e, const uint8_t *p, const ui
         bnc_prepare(e, &p, &end);
     for (;;) {
         uint32_t number = BNC_TOK_NONE;
-        const uint8_t *at = bnc_find_added(e->t, 1, p, end, &number);
+        const uint8_t *at = bnc_find_added(e, 1, p, end, &number);
         bnc_encode_plain(e, p, at);
         if (at == end)
             break;
@@ -1045,10 +1152,12 @@ BNC_API size_t bnc_encode_scratch_bytes(size_t text_bytes)
 }
 
 BNC_API ptrdiff_t bnc_encode(const struct bnc_tokenizer *t, const char *text, size_t bytes,
-                             int add_special, int32_t *restrict ids, size_t capacity,
+                             int flags, int32_t *restrict ids, size_t capacity,
                              void *restrict scratch, size_t scratch_bytes)
 {
     struct bnc_encoder e = { .t = t, .ids = ids, .capacity = capacity };
+    const int around = flags & BNC_ENCODE_AROUND;
+    e.plain = (flags & BNC_ENCODE_PLAIN) != 0;
     e.room.at = scratch;
     e.room.bytes = scratch_bytes;
     if (bytes > BNC_ENCODE_MAX_BYTES)
@@ -1063,17 +1172,17 @@ BNC_API ptrdiff_t bnc_encode(const struct bnc_tokenizer *t, const char *text, si
     e.room.limit = end;
     e.text = p;
 
-    for (uint32_t i = 0; add_special && i < t->prefix; i++)
+    for (uint32_t i = 0; around && i < t->prefix; i++)
         bnc_put_id(&e, t->around[i]);
     for (;;) {
         uint32_t number = BNC_TOK_NONE;
-        const uint8_t *at = bnc_find_added(t, 0, p, end, &number);
+        const uint8_t *at = bnc_find_added(&e, 0, p, end, &number);
         bnc_encode_between(&e, p, at);
         if (at == end)
             break;
         p = bnc_put_added(&e, number, at);
     }
-    for (uint32_t i = 0; add_special && i < t->suffix; i++)
+    for (uint32_t i = 0; around && i < t->suffix; i++)
         bnc_put_id(&e, t->around[t->prefix + i]);
     if (e.error != 0)
         return e.error;

@@ -40,7 +40,12 @@ enum {
     BNC_ENCODE_NO_SCRATCH = -2, /* a word needs more than `scratch_bytes` */
     BNC_ENCODE_TOO_LONG = -3,   /* more than BNC_ENCODE_MAX_BYTES of text */
 
-    BNC_ENCODE_MAX_BYTES = 1 << 28
+    BNC_ENCODE_MAX_BYTES = 1 << 28,
+
+    /* flags of bnc_encode */
+    BNC_ENCODE_AROUND = 1, /* also the ids the tokenizer puts around a text, such as the
+                            * begin-of-text token */
+    BNC_ENCODE_PLAIN = 2   /* control tokens are not recognised: their spelling is text */
 };
 
 /* Views into the blob, which must outlive them. The fields are private. */
@@ -51,7 +56,7 @@ struct bnc_tokenizer {
     uint32_t added[2];       /* tokens found in raw text; then those found between them */
     uint32_t prefix, suffix; /* ids in `around` before and after the text */
     uint32_t characters, normalizer, after_added, space_prefix, strip; /* see tables.py */
-    uint32_t pattern, max_digits;
+    uint32_t step_count;
     const uint32_t *piece_starts;
     const uint8_t *piece_bytes;
     const uint8_t *special;
@@ -66,6 +71,8 @@ struct bnc_tokenizer {
     const uint8_t *added_first;
     const uint32_t *around;
     const uint8_t *joins;
+    const struct bnc_tok_step *steps;
+    const uint32_t *sets;
 };
 
 /* Points *t into the blob, which stays as it is; a blob is trusted beyond its header.
@@ -81,17 +88,19 @@ BNC_API size_t bnc_encode_scratch_bytes(size_t text_bytes);
 
 /* ids[0 .. count - 1] = the tokens of the text.
  *
- * add_special: also the ids the tokenizer puts around a text, such as the begin-of-text token.
- * ids:         a valid text has at most one id a byte, one that is invalid or changed by NFC three;
- *              plus one for a space put before the text, plus those around it.
- * scratch:     need not be aligned and need not be kept; may be null if scratch_bytes is 0.
+ * flags:   any of BNC_ENCODE_AROUND and BNC_ENCODE_PLAIN.
+ * ids:     a valid text has at most one id a byte, one that is invalid or changed by NFC three;
+ *          plus one for a space put before the text, plus those around it.
+ * scratch: need not be aligned and need not be kept; may be null if scratch_bytes is 0.
  *
- * Added tokens such as <|eot_id|> are recognised wherever they stand in the text.
+ * Added tokens are recognised wherever they stand in the text; with BNC_ENCODE_PLAIN those only
+ * that are no control tokens, as if the tokenizer had no others: <|eot_id|> is ten
+ * characters then.
  * Time is O(bytes log(longest word)). The buffers must not overlap.
  * Returns count or BNC_ENCODE_*; after an error the contents of ids are unspecified.
  */
 BNC_API ptrdiff_t bnc_encode(const struct bnc_tokenizer *t, const char *text, size_t bytes,
-                             int add_special, int32_t *restrict ids, size_t capacity,
+                             int flags, int32_t *restrict ids, size_t capacity,
                              void *restrict scratch, size_t scratch_bytes);
 
 /* The bytes that a token stands for, *bytes of them, without a terminating NUL; a text is those of

@@ -21,8 +21,18 @@ from numpy.typing import NDArray
 
 from bitnetc.synth import byte_characters, byte_level_tokenizer
 
-Family = Literal["bitnet", "llama-bitnet", "bitnet_b1_58"]
-Storage = Literal["packed", "online", "floats"]
+Family = Literal[
+    "bitnet",
+    "llama-bitnet",
+    "bitnet_b1_58",
+    "qwen3-bitnet",
+    "bitnet-embedding-qwen3",
+    "bitnet-embedding-gemma3",
+    "trilm",
+    "ternary-bonsai",
+    "bitcpm",
+]
+Storage = Literal["packed", "online", "floats", "levels"]
 LinearClass = Literal["bitlinear", "autobitlinear"]
 FloatType = Literal["bf16", "f16", "f32"]
 
@@ -82,11 +92,81 @@ VARIANTS_1BITLLM: Mapping[str, dict[str, Any]] = {
     "1bitllm-large": {"family": "bitnet_b1_58", "dim": 192, "heads": 2, "kv_heads": 2},  # hd 96
     "1bitllm-3b": {"family": "bitnet_b1_58", "dim": 200, "heads": 2, "kv_heads": 2},  # hd 100
 }
+# Graphs with norms of heads, norms inside projections, matrices kept in float, scaled frequencies.
+VARIANTS_GRAPHS: Mapping[str, dict[str, Any]] = {
+    "qwen3": {"family": "qwen3-bitnet", "head_dim": 32, "kv_heads": 2},
+    "qwen2": {"family": "llama-bitnet", "biases": True, "kv_heads": 2},
+    "qwen2-autobitlinear": {
+        "family": "llama-bitnet",
+        "biases": True,
+        "linear_class": "autobitlinear",
+    },
+    "qwen3-yarn": {
+        "family": "qwen3-bitnet",
+        "kv_heads": 2,
+        "config": {
+            "rope_scaling": {
+                "rope_type": "yarn",
+                "factor": 4.0,
+                "original_max_position_embeddings": 32,
+            }
+        },
+    },
+    "llama3-rope-scaling": {
+        "family": "llama-bitnet",
+        "config": {
+            "rope_scaling": {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            }
+        },
+    },
+    "llama3-linear": {
+        "family": "llama-bitnet",
+        "config": {"rope_scaling": {"rope_type": "linear", "factor": 2.0}},
+    },
+    "llama3-inner-norms": {"family": "llama-bitnet", "inner_norms": "rms_norm"},
+    "llama3-kept": {
+        "family": "llama-bitnet",
+        "kept": ("lm_head", "model.layers.0.self_attn.o_proj", "model.layers.1.mlp"),
+    },
+    # no int8 matrix is as wide as the floats
+    "llama3-mlp-kept": {
+        "family": "llama-bitnet",
+        "ffn_dim": 320,
+        "kept": ("lm_head", "model.layers.0.mlp", "model.layers.1.mlp"),
+    },
+}
+# Weight-only models: floats of three values, which activations do not follow into int8.
+VARIANTS_LEVELS: Mapping[str, dict[str, Any]] = {
+    "trilm": {"family": "trilm", "kv_heads": 4},
+    "trilm-shards": {"family": "trilm", "kv_heads": 4, "scale_shape": "shards"},
+    "trilm-odd-sizes": {"family": "trilm", "dim": 100, "ffn_dim": 340, "heads": 5, "kv_heads": 5},
+    "bonsai": {"family": "ternary-bonsai", "dim": 128, "ffn_dim": 256, "kv_heads": 2},
+    "bonsai-binary": {"family": "ternary-bonsai", "dim": 128, "ffn_dim": 256, "zeros": 0.0},
+    "bonsai-untied": {"family": "ternary-bonsai", "dim": 128, "ffn_dim": 256, "tied": False},
+    "bitcpm": {"family": "bitcpm", "dim": 128, "ffn_dim": 256, "kv_heads": 2},
+}
+# Models that make vectors of texts.
+VARIANTS_EMBEDDING: Mapping[str, dict[str, Any]] = {
+    "embedding-qwen3": {"family": "bitnet-embedding-qwen3", "head_dim": 32, "kv_heads": 2},
+    "embedding-gemma3": {"family": "bitnet-embedding-gemma3", "head_dim": 32},
+}
 # transformers has no per-row scale, packs whole groups of four rows only, and lacks 1bitLLM's graph
-TRANSFORMERS_VARIANTS = tuple(
-    name for name in VARIANTS if "per-row" not in name and "rows-not" not in name
+TRANSFORMERS_VARIANTS = (
+    *(name for name in VARIANTS if "per-row" not in name and "rows-not" not in name),
+    *VARIANTS_GRAPHS,
 )
-VARIANTS = {**VARIANTS, **VARIANTS_1BITLLM}
+VARIANTS = {
+    **VARIANTS,
+    **VARIANTS_1BITLLM,
+    **VARIANTS_GRAPHS,
+    **VARIANTS_LEVELS,
+    **VARIANTS_EMBEDDING,
+}
 
 
 @dataclass(frozen=True)
@@ -98,7 +178,7 @@ class TinyCheckpoint:
     tokenizer: dict[str, Any]
     tensors: dict[str, tuple[str, tuple[int, ...], bytes]]  # name -> dtype, shape, data
     trits: dict[str, NDArray[np.int8]]  # of each ternary matrix, by the name of its weight
-    scales: dict[str, NDArray[np.float32]]  # its multiplier, [1] or [rows]
+    scales: dict[str, NDArray[np.float32]]  # its multiplier, [1], [rows] or [rows, groups]
     shards: int
 
     def write(self, directory: Path) -> None:
@@ -149,6 +229,10 @@ def tiny_checkpoint(
     tied: bool | None = None,
     dtype: FloatType | None = None,
     per_row: bool = False,
+    scale_shape: Literal["tensor", "shards", "groups"] | None = None,
+    inner_norms: Literal["norm", "rms_norm"] | None = None,
+    kept: tuple[str, ...] = (),
+    biases: bool = False,
     shards: int = 1,
     rope: Literal["theta", "parameters"] = "theta",
     rope_theta: float = 10000.0,
@@ -163,7 +247,10 @@ def tiny_checkpoint(
     family:       "bitnet" has sub-norms and defaults to relu2, tied, autobitlinear (2B-4T);
                   "llama-bitnet" has none and defaults to silu, untied, bitlinear (Llama3, Falcon);
                   "bitnet_b1_58" has them by other names and defaults to silu, tied, f32 masters,
-                  without quantization_config (1bitLLM).
+                  without quantization_config (1bitLLM);
+                  "qwen3-bitnet" is Qwen3's graph, packed;
+                  "bitnet-embedding-*" have float masters and norms inside projections;
+                  "trilm", "ternary-bonsai" and "bitcpm" have floats of three values.
     storage:      "packed" 2-bit codes; "online" float masters, to be quantised by their absolute
                   mean; "floats" -1, 0, +1 unpacked. The last two need autobitlinear.
     linear_class: "bitlinear" stores a weight_scale that divides, "autobitlinear" one that
@@ -174,6 +261,10 @@ def tiny_checkpoint(
     vocab:        256 bytes, 5 special tokens, and merges trained on a small text: at most 384.
     dtype:        of embedding, head, norms, scales and masters.
     per_row:      one weight_scale per row instead of one per matrix.
+    scale_shape:  of levels: one per matrix, for each quarter of its rows, or for 64 columns.
+    inner_norms:  the name of a norm inside each projection.
+    kept:         modules that stay in float, as modules_to_not_convert lists them.
+    biases:       of queries, keys and values, as Qwen2 has them.
     shards:       1 writes model.safetensors; more write shards and their index.
     rope:         rope_theta as a key of its own, or inside rope_parameters (transformers 5).
     zeros:        fraction of trits that are 0.
@@ -181,16 +272,29 @@ def tiny_checkpoint(
     """
     random = np.random.default_rng(seed)
     bitnet, b1_58 = family == "bitnet", family == "bitnet_b1_58"
+    embeds, gemma = family.startswith("bitnet-embedding"), family.endswith("gemma3")
+    levels = family in ("trilm", "ternary-bonsai", "bitcpm")
+    head_norms = gemma or family in (
+        "qwen3-bitnet",
+        "bitnet-embedding-qwen3",
+        "ternary-bonsai",
+    )
     linear_class = linear_class or ("bitlinear" if family == "llama-bitnet" else "autobitlinear")
-    storage = storage or ("online" if b1_58 else "packed")
-    dtype = dtype or ("f32" if b1_58 else "bf16")
+    storage = storage or (
+        "online" if b1_58 or embeds else "levels" if levels else "packed"
+    )  # fmt: skip
+    dtype = dtype or ("f32" if b1_58 else "f16" if levels else "bf16")
     activation = activation or ("relu2" if bitnet else "silu")
-    tied = family != "llama-bitnet" if tied is None else tied
+    tied = family not in ("llama-bitnet", "trilm") if tied is None else tied
+    scale_shape = scale_shape or ("groups" if family in ("ternary-bonsai", "bitcpm") else "tensor")
+    inner_norms = "norm" if embeds else inner_norms
+    width = head_dim or dim // heads
+    if head_norms:
+        head_dim = width  # Qwen3's and Gemma's configs have defaults of their own
     sub_norms = {
         "bitnet": ("self_attn.attn_sub_norm.weight", "mlp.ffn_sub_norm.weight"),
         "bitnet_b1_58": ("self_attn.inner_attn_ln.weight", "mlp.ffn_layernorm.weight"),
     }.get(family)
-    width = head_dim or dim // heads
     q_dim, kv_dim = heads * width, kv_heads * width
     assert storage == "packed" or linear_class == "autobitlinear"
     assert not (per_row and storage == "online")
@@ -205,11 +309,16 @@ def tiny_checkpoint(
         tensors[name] = (dtype.upper(), values.shape, data)
         return stored
 
-    def norm(name: str, size: int) -> None:
-        floats(name, 1 + 0.1 * random.standard_normal(size))
+    def norm(name: str, size: int, mean: float = 1.0) -> None:
+        floats(name, mean + 0.1 * random.standard_normal(size))
 
     def matrix(name: str, rows: int, cols: int) -> None:
+        if inner_norms and "_proj" in name:
+            norm(name.replace("_proj.", f"_proj.{inner_norms}."), cols)
         spread = 1 / np.sqrt((1 - zeros) * cols)
+        if any(name.startswith(module) for module in kept):
+            floats(name, random.standard_normal((rows, cols)) / np.sqrt(cols))
+            return
         if storage == "online":
             stored = floats(name, spread * random.standard_normal((rows, cols)))
             inverse = 1 / np.maximum(np.abs(stored).mean(dtype=np.float64), 1e-5)
@@ -219,6 +328,13 @@ def tiny_checkpoint(
             return
         sign = random.choice(np.array([-1, 1], dtype=np.int8), (rows, cols))
         trits[name] = sign * (random.random((rows, cols)) >= zeros).astype(np.int8)
+        if storage == "levels":
+            count = {"tensor": (1, 1), "shards": (4, 1), "groups": (rows, cols // 64)}[scale_shape]
+            each = rounded(spread * random.uniform(0.7, 1.4, count), dtype)[1]
+            scale = np.repeat(each, rows // count[0], axis=0)
+            floats(name, trits[name] * np.repeat(scale, cols // count[1], axis=1))
+            scales[name] = each[0] if count == (1, 1) else scale if count[1] > 1 else scale[:, 0]
+            return
         if storage == "packed":
             packed = pack(trits[name])
             tensors[name] = ("U8", packed.shape, packed.tobytes())
@@ -229,25 +345,41 @@ def tiny_checkpoint(
         stored = floats(name + "_scale", 1 / multiplier if divides else multiplier)
         scales[name] = (np.float32(1) / stored if divides else stored).astype(np.float32)
 
-    floats("model.embed_tokens.weight", 3 / np.sqrt(dim) * random.standard_normal((vocab, dim)))
+    def end(name: str) -> None:
+        if scale_shape == "groups" and family == "ternary-bonsai":
+            matrix(name, vocab, dim)
+        else:
+            floats(name, 3 / np.sqrt(dim) * random.standard_normal((vocab, dim)))
+
+    mean = 0.0 if gemma else 1.0  # Gemma's norms mean 1 + w
+    top = "" if embeds else "model."
+    end(top + "embed_tokens.weight")
     for layer in range(layers):
-        prefix = f"model.layers.{layer}."
-        norm(prefix + "input_layernorm.weight", dim)
+        prefix = f"{top}layers.{layer}."
+        norm(prefix + "input_layernorm.weight", dim, mean)
+        if head_norms:
+            norm(prefix + "self_attn.q_norm.weight", width, mean)
+            norm(prefix + "self_attn.k_norm.weight", width, mean)
         matrix(prefix + "self_attn.q_proj.weight", q_dim, dim)
         matrix(prefix + "self_attn.k_proj.weight", kv_dim, dim)
         matrix(prefix + "self_attn.v_proj.weight", kv_dim, dim)
+        for part, rows in (("q", q_dim), ("k", kv_dim), ("v", kv_dim)) if biases else ():
+            floats(f"{prefix}self_attn.{part}_proj.bias", random.standard_normal(rows))
         if sub_norms:
             norm(prefix + sub_norms[0], q_dim)
         matrix(prefix + "self_attn.o_proj.weight", dim, q_dim)
-        norm(prefix + "post_attention_layernorm.weight", dim)
+        norm(prefix + "post_attention_layernorm.weight", dim, mean)
+        if gemma:
+            norm(prefix + "pre_feedforward_layernorm.weight", dim, mean)
+            norm(prefix + "post_feedforward_layernorm.weight", dim, mean)
         matrix(prefix + "mlp.gate_proj.weight", ffn_dim, dim)
         matrix(prefix + "mlp.up_proj.weight", ffn_dim, dim)
         if sub_norms:
             norm(prefix + sub_norms[1], ffn_dim)
         matrix(prefix + "mlp.down_proj.weight", dim, ffn_dim)
-    norm("model.norm.weight", dim)
+    norm(top + "norm.weight", dim, mean)
     if not tied:
-        floats("lm_head.weight", 3 / np.sqrt(dim) * random.standard_normal((vocab, dim)))
+        end("lm_head.weight")
 
     specials = special_ids(vocab)
     bos, eos, eot = (specials[text] for text in (BOS, EOS, EOT))
@@ -274,6 +406,15 @@ def tiny_checkpoint(
         "torch_dtype": {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}[dtype],
         "quantization_config": _quantization_config(linear_class, storage, legacy),
     }
+    if kept:
+        keys["quantization_config"]["modules_to_not_convert"] = list(kept)
+    if inner_norms == "rms_norm":
+        keys["quantization_config"] |= {"use_rms_norm": True, "rms_norm_eps": 1e-6}
+    if embeds or levels:
+        del keys["quantization_config"]
+    keys |= _graph_keys(family, layers)
+    if biases:
+        keys |= {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
     if b1_58:
         del keys["quantization_config"]
         keys |= {"weight_bits": 1, "input_bits": 8, "rope_scaling": None}
@@ -293,6 +434,32 @@ def tiny_checkpoint(
         scales=scales,
         shards=shards,
     )
+
+
+def _graph_keys(family: Family, layers: int) -> dict[str, Any]:
+    """What the config of a graph that is not Llama's says."""
+    if family == "bitnet-embedding-gemma3":
+        return {
+            "architectures": ["Gemma3TextModel"],
+            "model_type": "gemma3_text",
+            "hidden_activation": "gelu_pytorch_tanh",
+            "hidden_act": None,
+            "query_pre_attn_scalar": 24,
+            "sliding_window": 8,
+            "layer_types": (["sliding_attention", "full_attention"] * layers)[:layers],
+            "rope_local_base_freq": 1000.0,
+        }
+    if family == "bitcpm":
+        return {
+            "architectures": ["MiniCPMForCausalLM"],
+            "model_type": "minicpm",
+            "scale_emb": 12,
+            "scale_depth": 1.4,
+            "dim_model_base": 32,
+        }
+    if family in ("qwen3-bitnet", "bitnet-embedding-qwen3", "ternary-bonsai"):
+        return {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
+    return {}
 
 
 def _quantization_config(

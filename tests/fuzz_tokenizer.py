@@ -55,6 +55,7 @@ GUARD = 64  # bytes beside each buffer
 GUARD_BYTE = 0xA5
 
 NO_ROOM, NO_SCRATCH, TOO_LONG = -1, -2, -3
+AROUND, PLAIN = 1, 2  # flags of bnc_encode
 
 # Names the two functions of the header that have no symbol of their own.
 SHIM = """
@@ -147,20 +148,22 @@ class Compiled:
         special: bool = False,
         room: int | None = None,
         scratch: int | None = None,
+        plain: bool = False,
     ) -> tuple[int, list[int]]:
         """What bnc_encode returns, and the ids; all buffers are exactly as large as stated."""
         room = 3 * len(text) + 32 if room is None else room
         scratch = self.lib.bnc_encode_scratch_bytes(len(text)) if scratch is None else scratch
         source, ids, work = Buffer(len(text), text), Buffer(4 * room), Buffer(scratch)
+        flags = AROUND * special | PLAIN * plain
         count = self.lib.bnc_encode(
-            self.t, source.address, len(text), special, ids.address, room, work.address, scratch
+            self.t, source.address, len(text), flags, ids.address, room, work.address, scratch
         )
         assert source.intact() and ids.intact() and work.intact(), "wrote outside a buffer"
         stored = ids.memory[GUARD : GUARD + 4 * max(count, 0)].view(np.int32)
         return count, stored.tolist()
 
-    def encode(self, text: bytes, special: bool = False) -> list[int]:
-        count, ids = self.call(text, special)
+    def encode(self, text: bytes, special: bool = False, plain: bool = False) -> list[int]:
+        count, ids = self.call(text, special, plain=plain)
         assert count >= 0, count
         return ids
 
@@ -440,6 +443,122 @@ def gpt2_document(add_prefix_space: bool) -> str:
     return json.dumps(document)
 
 
+@cache
+def neox_document() -> str:
+    """The trained tokenizer in the form of GPT-NeoX: NFC, the pattern of ByteLevel, and added
+    tokens for 2 to 24 spaces, which are normalized and no control tokens."""
+    document = json.loads(nfc_document(True))
+    document["added_tokens"] = []
+    oracle = Oracle.from_str(json.dumps(document))
+    oracle.add_special_tokens(["<|endoftext|>", "<|padding|>"])
+    oracle.add_tokens([AddedToken(" " * n, normalized=True) for n in range(24, 1, -1)])
+    oracle.post_processor = processors.ByteLevel(trim_offsets=True)
+    return str(oracle.to_str())
+
+
+# ---- pre-tokenisers ----
+
+_BEHAVIORS = ("Isolated", "Removed", "Contiguous", "MergedWithPrevious", "MergedWithNext")
+_STRINGS = (" ", "a", "  ", "\n", "é", "▁", "aaa", ".")
+_REGEXES = (
+    r"\p{N}{1,3}", r"[0-9][0-9][0-9]", r"[^\s]+", r"\s+", r"[a-e]{2,}", r"\d", r"\p{L}+", r"\.",
+    "b", r"[^\p{L}\p{N}\s]+", r"[\p{P}]{2}", "[一-龥぀-ゟ゠-ヿ]+", r"[\r\n]+", r"[a\-z.]",
+    r"\p{P}{1,}",
+)  # fmt: skip
+
+
+def split(pattern: dict[str, str], behavior: str, invert: bool = False) -> dict[str, Any]:
+    return {"type": "Split", "pattern": pattern, "behavior": behavior, "invert": invert}
+
+
+def random_cut(rng: random.Random) -> dict[str, Any]:
+    """A node that cuts at characters."""
+    kind = rng.randrange(7)
+    if kind == 0:
+        return {"type": "Digits", "individual_digits": rng.random() < 0.5}
+    if kind == 1:
+        return {"type": "Punctuation", "behavior": rng.choice(_BEHAVIORS)}
+    if kind == 2:
+        return {"type": rng.choice(("Whitespace", "WhitespaceSplit"))}
+    if kind == 3:
+        return {"type": "CharDelimiterSplit", "delimiter": rng.choice(" ae1▁")}
+    pattern = {"String": rng.choice(_STRINGS)} if kind == 4 else {"Regex": rng.choice(_REGEXES)}
+    return split(pattern, rng.choice(_BEHAVIORS), rng.random() < 0.3)
+
+
+def random_tree(rng: random.Random) -> dict[str, Any]:
+    """A Sequence around ByteLevel, perhaps with the pattern of Llama-3 or GPT-2."""
+    own = rng.random() < 0.4
+    level = {"type": "ByteLevel", "trim_offsets": True, "use_regex": own}
+    before = [random_cut(rng) for _ in range(rng.randrange(3))]
+    if not own and rng.random() < 0.5:
+        digits = rng.choice((r"\p{N}", r"\p{N}{1,3}"))
+        removed = rng.random() < 0.3
+        cut = split(
+            {"Regex": PATTERN_HEAD + digits + PATTERN_TAIL},
+            "Removed" if removed else "Isolated",
+            removed,
+        )
+        before.insert(rng.randrange(len(before) + 1), cut)
+    level["add_prefix_space"] = not before and rng.random() < 0.2
+    after = [random_cut(rng) for _ in range(rng.randrange(3))]
+    return {"type": "Sequence", "pretokenizers": [*before, level, *after]}
+
+
+# Falcon; StarCoder; words that keep no space.
+TREES: dict[str, list[dict[str, Any]]] = {
+    "falcon": [
+        {"type": "Punctuation", "behavior": "Contiguous"},
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        {"type": "Digits", "individual_digits": False},
+        split({"Regex": "[0-9][0-9][0-9]"}, "Isolated"),
+    ],
+    "starcoder": [
+        {"type": "Digits", "individual_digits": True},
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+    ],
+    "whitespace": [
+        {"type": "Whitespace"},
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+    ],
+    "one word": [
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+    ],
+}
+
+
+def tree_document(steps: list[dict[str, Any]], stirred: bool = False) -> str:
+    document = json.loads(stirred_document(True) if stirred else trained_document(False))
+    document["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
+    return json.dumps(document)
+
+
+def random_tree_document(rng: random.Random) -> str:
+    """One of bytes, or one of characters that cuts after its spaces have become U+2581."""
+    if rng.random() < 0.75:
+        return tree_document(random_tree(rng)["pretokenizers"], rng.random() < 0.5)
+    rules = rng.choice(list(CHARACTER_RULES))
+    document = json.loads(character_document(rules, *characters_vocabulary(rng.random() < 0.5)))
+    first = document["pre_tokenizer"]
+    cuts = [random_cut(rng) for _ in range(rng.randrange(1, 3))]
+    document["pre_tokenizer"] = {
+        "type": "Sequence",
+        "pretokenizers": [first, *cuts] if first else cuts,
+    }
+    return json.dumps(document)
+
+
+def without_controls(document: str) -> str:
+    """The tokenizer less its control tokens: what it makes of text that may not hold any."""
+    changed = json.loads(document)
+    free = len(changed["model"]["vocab"])
+    kept = [token for token in changed["added_tokens"] if not token["special"]]
+    for token in kept:
+        if token["content"] not in changed["model"]["vocab"]:
+            token["id"], free = free, free + 1
+    return json.dumps(changed | {"added_tokens": kept, "post_processor": None})
+
+
 def places(node: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The way to each member of a JSON value; of long ones to the last few."""
     yield way
@@ -548,8 +667,8 @@ def decodes(oracle: Oracle, compiled: Compiled, ids: list[int], text: str) -> bo
         if {token.id for token in tokenizer.added} & set(ids):
             return True
         return back == oracle.normalizer.normalize_str(text).encode()
-    prefixed = tokenizer.space_prefix != "never"
-    return prefixed or back == text.encode()
+    drops = any(cut.behavior == "Removed" for cut in (*tokenizer.before, *tokenizer.after))
+    return drops or tokenizer.space_prefix != "never" or back == text.encode()
 
 
 def all_documents(llama3: bool = True) -> dict[str, str]:
@@ -569,6 +688,8 @@ def all_documents(llama3: bool = True) -> dict[str, str]:
         large
         | characters
         | {
+            **{name: tree_document(steps) for name, steps in TREES.items()},
+            "neox": neox_document(),
             "nfc": nfc_document(),
             "nfc, gpt2": nfc_document(True),
             "gpt2": gpt2_document(False),

@@ -21,7 +21,8 @@ _CODES = {
     I64: "q", F64: "d",
 }  # fmt: skip
 TYPE_NUMBERS = {
-    "F32": 0, "F16": 1, "Q4_0": 2, "Q8_0": 8, "Q4_K": 12, "Q6_K": 14, "IQ4_NL": 20, "BF16": 30,
+    "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q2_K": 10,
+    "Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "IQ4_NL": 20, "BF16": 30,
     "TQ1_0": 34, "TQ2_0": 35, "I2_S": 36, "I8_S": 37, "TL1": 38, "TL2": 39, "Q1_0": 41, "Q2_0": 42,
     "Q2_0 (128)": 42, "IQ1_BN": 134, "IQ2_BN": 135, "PQ2_0": 142, "PTQ1_0": 143, "IQ2_BN_R4": 335,
     "I2_S (64)": 36, "I2_S (rows4)": 36,
@@ -83,6 +84,14 @@ def gguf_bytes(
 
 
 # --- packing: trits [rows, cols] and multipliers [1] or [rows] -> bytes ---------------------------
+
+
+def _group_scales(trits: Trits, scales: Scales, groups: int) -> list[list[float]]:
+    """A multiplier for each of `groups` groups of each row."""
+    each = scales if scales.ndim == 2 else scales[:, None]
+    wide = np.repeat(each, groups // each.shape[1], axis=1)
+    found: list[list[float]] = np.broadcast_to(wide, (len(trits), groups)).tolist()
+    return found
 
 
 def _row_scales(trits: Trits, scales: Scales) -> list[float]:
@@ -197,8 +206,9 @@ def iq1_bn(trits: Trits, scales: Scales) -> bytes:
 
 def q2_0(trits: Trits, scales: Scales, group: int = 64) -> bytes:
     out = b""
-    for row, d in zip(trits, _row_scales(trits, scales), strict=True):
-        for block in (row.reshape(-1, group) + 1).tolist():
+    multipliers = _group_scales(trits, scales, trits.shape[1] // group)
+    for row, each in zip(trits, multipliers, strict=True):
+        for block, d in zip((row.reshape(-1, group) + 1).tolist(), each, strict=True):
             out += struct.pack("<e", d)
             out += bytes(
                 sum(block[4 * j + i] << (2 * i) for i in range(4)) for j in range(group // 4)
@@ -208,11 +218,91 @@ def q2_0(trits: Trits, scales: Scales, group: int = 64) -> bytes:
 
 def q1_0(trits: Trits, scales: Scales) -> bytes:
     out = b""
-    for row, d in zip(trits, _row_scales(trits, scales), strict=True):
-        for block in (row.reshape(-1, 128) > 0).tolist():
+    multipliers = _group_scales(trits, scales, trits.shape[1] // 128)
+    for row, each in zip(trits, multipliers, strict=True):
+        for block, d in zip((row.reshape(-1, 128) > 0).tolist(), each, strict=True):
             out += struct.pack("<e", d)
             out += bytes(sum(block[8 * j + i] << i for i in range(8)) for j in range(16))
     return out
+
+
+# Tiles of TL1 and TL2 for every shape of one_model in test_gguf: rows, columns -> bm, bk, bmm.
+TL1_TILES = {
+    (256, 256): (128, 64, 64), (128, 256): (64, 128, 32), (512, 256): (256, 128, 32),
+    (256, 512): (64, 256, 16),
+}  # fmt: skip
+TL2_TILES = {
+    (256, 256): (128, 96, 32), (128, 256): (64, 96, 32), (512, 256): (256, 96, 32),
+    (256, 512): (64, 192, 32),
+}  # fmt: skip
+
+
+def kernel_config(tiles: Mapping[tuple[int, int], tuple[int, int, int]]) -> str:
+    """The file that BitNet's engine is built with."""
+    return "".join(
+        f"[Kernels_{i}]\nm = {m}\nk = {k}\nbm = {bm}\nbk = {bk}\nbmm = {bmm}\n\n"
+        for i, ((m, k), (bm, bk, bmm)) in enumerate(tiles.items())
+    )
+
+
+def _hidden_scale(codes: bytes, scale: float) -> bytes:
+    """Padding, then the multiplier that the table of tensors does not count."""
+    return codes + bytes(-len(codes) % 32) + struct.pack("<f", scale) + bytes(28)
+
+
+def tl1(trits: Trits, scales: Scales, tile: tuple[int, int, int] | None = None) -> bytes:
+    rows, cols = trits.shape
+    bm, bk, bmm = tile or TL1_TILES[rows, cols]
+    by = 256 // bmm
+    out = bytearray(rows * cols // 4)
+    values = trits.tolist()
+    for r in range(rows):
+        t0, r1 = divmod(r, bm)
+        t2, r2 = divmod(r1, bmm)
+        t4, lane = divmod(r2, 16)
+        for c in range(0, cols, 2):
+            t1, cr = divmod(c, bk)
+            t3, kk = divmod(cr // 2, by // 2)
+            t5, half = divmod(kk, 2)
+            group = (((t0 * (cols // bk) + t1) * (bm // bmm) + t2) * (bk // by) + t3) * (bmm // 16)
+            byte = 16 * ((group + t4) * (by // 4) + t5) + lane
+            code = 3 * values[r][c] + values[r][c + 1] + 4
+            out[byte] |= code << (0 if half else 4)
+    return _hidden_scale(bytes(out), scales[0])
+
+
+def tl2(trits: Trits, scales: Scales, tile: tuple[int, int, int] | None = None) -> bytes:
+    rows, cols = trits.shape
+    bm, bk, _ = tile or TL2_TILES[rows, cols]
+    narrow = cols % bk
+    wide = cols - narrow
+    triples, signs = bytearray(rows * wide // 6), bytearray(rows * wide // 24)
+    pairs = bytearray(rows * narrow // 4)
+    values = trits.tolist()
+    for r in range(rows):
+        t0, r1 = divmod(r, bm)
+        t2, r2 = divmod(r1, 32)
+        lane = (0, 2, 1, 3)[r2 // 8] * 8 + r2 % 8
+        for c in range(0, wide, 3):
+            a, b, d = values[r][c : c + 3]
+            v = 9 * a + 3 * b + d
+            t1, cr = divmod(c, bk)
+            piece = (t0 * (wide // bk) + t1) * (bm // 32) + t2
+            t3, h = divmod(cr, 6)
+            triples[(piece * (bk // 6) + t3) * 32 + lane] |= abs(v) << (4 if h < 3 else 0)
+            g, q = divmod(cr, 24)
+            bit = 15 - (2 * (q // 3) + r2 // 16)
+            word = (piece * (bk // 24) + g) * 16 + r2 % 16
+            signs[2 * word + bit // 8] |= (v < 0) << (bit % 8)
+        for c in range(wide, cols, 2):
+            t1, cr = divmod(c - wide, 32)
+            t3, h = divmod(cr, 4)
+            byte = (((t0 * (narrow // 32) + t1) * (bm // 32) + t2) * 8 + t3) * 32 + lane
+            pairs[byte] |= (3 * values[r][c] + values[r][c + 1] + 4) << (4 if h < 2 else 0)
+    # the writer counts 256 columns as pairs, whatever the tiles
+    stored = int((cols - 256) * rows / 3 * 5 / 8 + 256 * rows / 2 * 4 / 8)
+    codes = bytes(triples + signs + pairs)
+    return _hidden_scale(codes + bytes(stored - len(codes)), scales[0])
 
 
 PACK: Mapping[str, Callable[[Trits, Scales], bytes]] = {
@@ -229,6 +319,8 @@ PACK: Mapping[str, Callable[[Trits, Scales], bytes]] = {
     "PQ2_0": lambda trits, scales: q2_0(trits, scales, 128),
     "PTQ1_0": ptq1_0,
     "Q1_0": q1_0,
+    "TL1": tl1,
+    "TL2": tl2,
 }
 
 
@@ -244,6 +336,8 @@ _NAMES = {
     "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",

@@ -10,22 +10,28 @@ from bitnetc.checkpoint.checkpoint import Checkpoint
 from bitnetc.checkpoint.fields import read_object
 from bitnetc.checkpoint.ggml_types import I2S_LAYOUTS, I2sLayout
 from bitnetc.checkpoint.gguf_model import is_gguf, read_gguf
+from bitnetc.checkpoint.gpu_model import read_gpu
+from bitnetc.checkpoint.onnx_file import is_onnx
+from bitnetc.checkpoint.onnx_model import read_onnx
 from bitnetc.checkpoint.tensor import Tensor
+from bitnetc.checkpoint.torch_zip import is_torch_zip
 from bitnetc.errors import BitnetcError, nearest
 from bitnetc.model import Source
 from bitnetc.tokenizer import read_tokenizer
 
 __all__ = ["I2S_LAYOUTS", "Checkpoint", "I2sLayout", "Tensor", "read"]
 
-_EXPECTED = "pass the folder that holds config.json and model.safetensors, or a .gguf file"
+_EXPECTED = (
+    "pass the folder that holds config.json and model.safetensors, or a .gguf, .onnx or .pt file"
+)
 
 
 def read(path: Path | str, *, i2s_layout: I2sLayout = "128") -> Checkpoint:
     """Recognises the container at `path` and opens it.
 
     A folder as Hugging Face publishes it, with config.json and either model.safetensors or shards
-    named by model.safetensors.index.json; or a GGUF file. Errors name the file, the field and a
-    remedy.
+    named by model.safetensors.index.json; a GGUF file; an ONNX graph with config.json beside it; or
+    a .pt file of BitNet's GPU engine. Errors name the file, the field and a remedy.
 
     i2s_layout: how I2_S tensors of a GGUF file are laid out, which the file does not say: "128"
                 as all published ones, "64" or "rows4" as some builds of llama-quantize write.
@@ -38,6 +44,10 @@ def read(path: Path | str, *, i2s_layout: I2sLayout = "128") -> Checkpoint:
     if path.is_file():
         if is_gguf(path):
             return read_gguf(path, i2s_layout)
+        if is_torch_zip(path):
+            return read_gpu(path)
+        if is_onnx(path):
+            return read_onnx(path)
         raise BitnetcError(str(path), _file_kind(path), _EXPECTED)
     if not path.is_dir():
         what = "is not a folder" if path.exists() else "not found"
@@ -76,7 +86,16 @@ def read(path: Path | str, *, i2s_layout: I2sLayout = "128") -> Checkpoint:
     files = (*(path / name for name in _DESCRIBING if name in names), *files)
     sources = tuple(Source(file, file.stat().st_size) for file in files)
     tokenizer = partial(read_tokenizer, path)
-    return Checkpoint(path, config, generation_config, tensors, sources, tokenizer, notes)
+    return Checkpoint(
+        path,
+        config,
+        generation_config,
+        tensors,
+        sources,
+        tokenizer,
+        notes,
+        config_file=path / "config.json",
+    )
 
 
 # Files beside the weights that a model may be read from, for the manifest.
@@ -96,8 +115,6 @@ def _file_kind(path: Path) -> str:
     """What a file that is no checkpoint is, by its name."""
     if path.suffix == ".gguf":
         return "does not begin with GGUF, so it is no GGUF file"
-    if path.suffix == ".onnx":
-        return "is an ONNX file, which is not supported yet"
     return "is a file, not a checkpoint folder"
 
 

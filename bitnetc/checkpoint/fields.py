@@ -14,7 +14,7 @@ MAX_JSON_BYTES = 16 * 1024 * 1024  # config.json and the shard index; real ones 
 
 def shown(value: object) -> str:
     """A value from a file as a one-line message may show it: escaped, at most 80 characters."""
-    text = json.dumps(value, default=str)
+    text = json.dumps(value, default=str).replace("\x7f", "\\u007f")
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -146,7 +146,8 @@ class Fields:
         return BitnetcError(f"{self.where}: {self.shown_key(key)}", what, hint or self._remedy())
 
     def shown_key(self, key: str) -> str:
-        return self.own_keys.get(key, key)
+        own = self.own_keys.get(key, key)
+        return own if own.isascii() and own.isprintable() else shown(own)
 
     def _remedy(self) -> str:
         return "convert the model again" if self.own_keys else "correct the value"

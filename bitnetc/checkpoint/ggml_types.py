@@ -323,7 +323,9 @@ PACKINGS: Mapping[str, Packing] = {
     )
 }
 # Those whose only runtimes quantise activations; the others also carry weight-only models.
-TAKES_INT8 = frozenset(name for name in PACKINGS if name.startswith(("I2_S", "IQ")))
+TAKES_INT8 = frozenset(
+    [name for name in PACKINGS if name.startswith(("I2_S", "IQ"))] + ["TL1", "TL2"]
+)
 
 
 # --- floats --------------------------------------------------------------------------------------
@@ -345,6 +347,42 @@ def _q4_0(raw: Bytes) -> Floats:
     return _f16(raw[:, :2])[:, None] * codes.astype(np.float32)
 
 
+def _q4_1(raw: Bytes) -> Floats:
+    """[n, 20]: float16 d and m, nibbles: d * nibble + m."""
+    scaled: Floats = _f16(raw[:, :2])[:, None] * _nibbles(raw[:, 4:]).astype(np.float32)
+    scaled += _f16(raw[:, 2:4])[:, None]
+    return scaled
+
+
+def _fives(low: Bytes, high: Bytes) -> Floats:
+    """5-bit codes [n, 32]: nibbles [n, 16], and the upper bits of all in 4 bytes."""
+    upper = np.unpackbits(high, axis=1, bitorder="little")
+    return (_nibbles(low) | upper << np.uint8(4)).astype(np.float32)
+
+
+def _q5_0(raw: Bytes) -> Floats:
+    """[n, 22]: float16 d, upper bits [4], nibbles; codes less 16."""
+    return _f16(raw[:, :2])[:, None] * (_fives(raw[:, 6:], raw[:, 2:6]) - np.float32(16))
+
+
+def _q5_1(raw: Bytes) -> Floats:
+    """[n, 24]: float16 d and m, upper bits [4], nibbles: d * code + m."""
+    scaled: Floats = _f16(raw[:, :2])[:, None] * _fives(raw[:, 8:], raw[:, 4:8])
+    scaled += _f16(raw[:, 2:4])[:, None]
+    return scaled
+
+
+def _q2_k(raw: Bytes) -> Floats:
+    """[n, 84]: scale and minimum in a byte for each 16 [16], 2-bit codes [64], float16 d, dmin."""
+    packed, codes = raw[:, :16], raw[:, 16:80]
+    scale = _f16(raw[:, 80:82])[:, None] * (packed & 15).astype(np.float32)
+    minimum = _f16(raw[:, 82:84])[:, None] * (packed >> 4).astype(np.float32)
+    fields = codes.reshape(-1, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3
+    scaled: Floats = scale[..., None] * fields.reshape(-1, 16, 16).astype(np.float32)
+    scaled -= minimum[..., None]
+    return scaled.reshape(-1, 256)
+
+
 _IQ4_NL = np.array(
     [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32
 )
@@ -361,12 +399,24 @@ def _q4_k(raw: Bytes) -> Floats:
 
     The scales of the last four groups of 32 have their upper two bits with the first four's.
     """
+    return _k_floats(raw, np.zeros(1, np.uint8))
+
+
+def _q5_k(raw: Bytes) -> Floats:
+    """[n, 176]: as Q4_K, and 32 bytes before the nibbles: bit i of each is the fifth of group i."""
+    bits = np.arange(8, dtype=np.uint8)[:, None]
+    high: Bytes = (raw[:, 16:48].reshape(-1, 1, 32) >> bits & np.uint8(1)) << np.uint8(4)
+    return _k_floats(np.delete(raw, np.s_[16:48], axis=1), high)
+
+
+def _k_floats(raw: Bytes, upper: Bytes) -> Floats:
+    """Blocks of Q4_K whose codes [n, 8, 32] have `upper` added."""
     d, least, packed, codes = _f16(raw[:, :2]), _f16(raw[:, 2:4]), raw[:, 4:16], raw[:, 16:]
     a, b, c = packed[:, :4], packed[:, 4:8], packed[:, 8:12]
     scale = np.concatenate([a & 63, (c & 15) | (a >> 2 & 0x30)], axis=1).astype(np.float32)
     minimum = np.concatenate([b & 63, (c >> 4) | (b >> 2 & 0x30)], axis=1).astype(np.float32)
     pairs = codes.reshape(-1, 4, 1, 32) >> np.array([0, 4], np.uint8)[:, None] & 15
-    values = pairs.reshape(-1, 8, 32).astype(np.float32)
+    values = (pairs.reshape(-1, 8, 32) | upper).astype(np.float32)
     scaled: Floats = (d[:, None] * scale)[..., None] * values
     scaled -= (least[:, None] * minimum)[..., None]
     return scaled.reshape(-1, 256)
@@ -433,9 +483,13 @@ TERNARY: Mapping[int, tuple[str, ...]] = {
 # Numbers that mean something else to other forks, which the size of the tensor tells.
 AMBIGUOUS = (36, 42)
 MXFP4 = Block("MXFP4", 32, 17)  # shares its number, 39, with TL2
+LUT: Mapping[int, str] = {38: "TL1", 39: "TL2"}  # see lut_types.py
 # Numbers that are refused by name whatever the size: (name, why, what to do).
 _TABLES = "is laid out by a kernel_config.ini that the file does not carry"
-_USE_I2S = "use the I2_S file of the same model, which is published beside it"
+_USE_I2S = (
+    "use the I2_S file of the same model, which is published beside it, or put the engine's "
+    "include/kernel_config.ini beside the file"
+)
 REFUSED: Mapping[int, tuple[str, str, str]] = {
     37: ("I8_S", "holds int8 weights, not trits, and is not supported", "use a ternary model"),
     38: ("TL1", _TABLES, _USE_I2S),
@@ -446,8 +500,13 @@ WIDENED: Mapping[str, Widened] = {
     block.name: Widened(block, values)
     for block, values in (
         (BLOCKS[2], _q4_0),
+        (BLOCKS[3], _q4_1),
+        (BLOCKS[6], _q5_0),
+        (BLOCKS[7], _q5_1),
         (BLOCKS[8], _q8_0),
+        (BLOCKS[10], _q2_k),
         (BLOCKS[12], _q4_k),
+        (BLOCKS[13], _q5_k),
         (BLOCKS[14], _q6_k),
         (BLOCKS[20], _iq4_nl),
     )

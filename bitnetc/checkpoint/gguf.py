@@ -8,6 +8,7 @@ count is checked against the bytes that are left before anything is made of it.
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,19 @@ from numpy.typing import NDArray
 from bitnetc.checkpoint.fields import shown
 from bitnetc.checkpoint.ggml_types import (
     AMBIGUOUS,
+    LUT,
     MXFP4,
     REFUSED,
+    WIDENED,
     I2sLayout,
     Kind,
+    NoTrit,
+    Packing,
+    Trits,
     kinds,
 )
-from bitnetc.checkpoint.tensor import Tensor, mapped
+from bitnetc.checkpoint.lut_types import Tiles, lut_packing, read_tiles
+from bitnetc.checkpoint.tensor import FloatTensor, Tensor, TernaryTensor, mapped
 from bitnetc.errors import BitnetcError
 
 MAX_HEADER_BYTES = 64 * 1024 * 1024  # keys and tensors; those of a 262144-piece model need 15
@@ -84,6 +91,7 @@ class File:
     metadata: Mapping[str, Value]
     tensors: Mapping[str, Tensor]  # in file order; shapes are [rows, cols]
     notes: tuple[str, ...]
+    refused: tuple[BitnetcError, ...]  # of tensors that cannot be decoded, when that was asked for
 
 
 @dataclass(frozen=True)
@@ -186,9 +194,10 @@ class _Cursor:
         return Texts(where, self.data, begin, count)
 
 
-def read_file(path: Path, i2s_layout: I2sLayout) -> File:
+def read_file(path: Path, i2s_layout: I2sLayout, *, lenient: bool = False) -> File:
     """Metadata and tensors of one file; tensor data is mapped, not read.
 
+    lenient: tensors of types that are refused become plain ones, with the refusals in `refused`.
     Errors: anything out of bounds or inconsistent, and types that are refused by name.
     """
     data = mapped(path, _AGAIN)
@@ -235,8 +244,10 @@ def read_file(path: Path, i2s_layout: I2sLayout) -> File:
         )
     infos = _table(cursor, tensor_count)
     begin = -(-cursor.position // alignment) * alignment
-    tensors, notes = _place(path, infos, data[begin:], alignment, i2s_layout)
-    return File(metadata, tensors, notes)
+    tiles = read_tiles(path.parent) if any(info.type in LUT for info in infos) else None
+    types = _Types(i2s_layout, tiles, [] if lenient else None)
+    tensors, notes = _place(path, infos, data[begin:], alignment, types)
+    return File(metadata, tensors, notes, tuple(types.refused or ()))
 
 
 def _plain(name: str) -> str:
@@ -266,16 +277,24 @@ def _table(cursor: _Cursor, count: int) -> list[_Info]:
     return infos
 
 
+@dataclass(frozen=True)
+class _Types:
+    """What decides the meaning of type numbers beside their sizes.
+
+    refused: where refusals of types go; None: they are raised.
+    """
+
+    i2s_layout: I2sLayout
+    tiles: Tiles | None
+    refused: list[BitnetcError] | None
+
+
 def _place(
-    path: Path,
-    infos: list[_Info],
-    data: NDArray[np.uint8],
-    alignment: int,
-    i2s_layout: I2sLayout,
+    path: Path, infos: list[_Info], data: NDArray[np.uint8], alignment: int, types: _Types
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Finds the type of every tensor and checks that, padded, they follow one another."""
     order = sorted(infos, key=lambda info: info.offset)
-    sizes: dict[str, tuple[str, int]] = {}
+    sizes: dict[str, tuple[Kind | _Unknown, int]] = {}
     position = 0
     for i, info in enumerate(order):
         where = f"{path}: {_plain(info.name)}"
@@ -287,29 +306,70 @@ def _place(
                 where, f"begins at {info.offset} and {what}, which ends at {position}", _AGAIN
             )
         span = max(0, min(end, data.size) - info.offset)
-        kind = _kind(where, info, span, alignment, last, i2s_layout)
+        kind: Kind | _Unknown
+        try:
+            kind = _kind(where, info, span, alignment, last, types)
+        except BitnetcError as error:
+            if types.refused is None:
+                raise
+            types.refused.append(error)
+            kind = _Unknown(REFUSED.get(info.type, (f"type {info.type}",))[0], span)
         size = kind.size(*info.rows_cols)
         if size > span:
             raise BitnetcError(
                 where, f"{kind.name} {shown(list(info.dims[::-1]))} needs {size} bytes, "
                 f"and there are {span}", _AGAIN,
             )  # fmt: skip
-        sizes[info.name] = kind.name, size
+        sizes[info.name] = kind, size
         position = info.offset + -(-size // alignment) * alignment
     notes: tuple[str, ...] = ()
     if data.size > position and order:
         notes = (f"{path}: {data.size - position} bytes after the last tensor were ignored",)
     tensors = {}
     for info in infos:
-        name, size = sizes[info.name]
+        kind, size = sizes[info.name]
         raw = data[info.offset : info.offset + size]
-        tensors[info.name] = Tensor(info.name, name, info.dims[::-1], path, raw)
+        tensors[info.name] = _tensor(path, info, kind, raw)
     return tensors, notes
 
 
-def _kind(
-    where: str, info: _Info, span: int, alignment: int, last: bool, i2s_layout: I2sLayout
-) -> Kind:
+@dataclass(frozen=True)
+class _Unknown:
+    """A type that cannot be decoded, in all the bytes up to the next tensor."""
+
+    name: str
+    span: int
+
+    def size(self, rows: int, cols: int) -> int:
+        return self.span
+
+
+def _tensor(path: Path, info: _Info, kind: Kind | _Unknown, raw: NDArray[np.uint8]) -> Tensor:
+    name, shape = info.name, info.dims[::-1]
+    if isinstance(kind, Packing):
+        return TernaryTensor(
+            name,
+            kind.name,
+            shape,
+            path,
+            raw,
+            partial(kind.scales, raw, *info.rows_cols),
+            partial(_trits, f"{path}: {_plain(name)}", kind, raw, *info.rows_cols),
+        )
+    if kind.name in WIDENED:
+        values = partial(WIDENED[kind.name].load, raw, *info.rows_cols)
+        return FloatTensor(name, kind.name, shape, path, raw, values)
+    return Tensor(name, kind.name, shape, path, raw)
+
+
+def _trits(where: str, packing: Packing, raw: NDArray[np.uint8], rows: int, cols: int) -> Trits:
+    try:
+        return packing.decode(raw, rows, cols)
+    except NoTrit:
+        raise BitnetcError(where, "holds code 3, which is no trit", _AGAIN) from None
+
+
+def _kind(where: str, info: _Info, span: int, alignment: int, last: bool, types: _Types) -> Kind:
     """What the tensor's type number means here, by the bytes there are. Errors: refused types."""
 
     def fills(kind: Kind) -> bool:
@@ -320,12 +380,19 @@ def _kind(
             last or -(-size // alignment) * alignment == span
         )
 
+    if info.type in LUT and types.tiles is not None:
+        packing = lut_packing(LUT[info.type], types.tiles)
+        if not fills(MXFP4) or fills(packing):
+            misfit = packing.misfit(*info.rows_cols)
+            if misfit:
+                raise BitnetcError(where, misfit, "use the kernel_config.ini it was converted with")
+            return packing
     if info.type in REFUSED:
         name, why, hint = REFUSED[info.type]
         if info.type == 39 and fills(MXFP4):
             name, why, hint = "MXFP4", "is not ternary", "use an I2_S or TQ2_0 file of the model"
         raise BitnetcError(where, f"stored as {name}, which {why}", hint)
-    possible = kinds(info.type, i2s_layout)
+    possible = kinds(info.type, types.i2s_layout)
     if not possible:
         raise BitnetcError(
             where, f"unknown tensor type {info.type}", "convert the model to I2_S or TQ2_0"

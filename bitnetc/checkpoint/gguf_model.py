@@ -13,18 +13,23 @@ from typing import Any
 
 import numpy as np
 
-from bitnetc.checkpoint.checkpoint import Checkpoint
-from bitnetc.checkpoint.fields import read_object, shown
-from bitnetc.checkpoint.ggml_types import PACKINGS, TAKES_INT8, I2sLayout
+from bitnetc.checkpoint.checkpoint import TOKENIZER_FILES, Checkpoint
+from bitnetc.checkpoint.fields import read_bytes, read_object, shown
+from bitnetc.checkpoint.ggml_types import TAKES_INT8, I2sLayout
 from bitnetc.checkpoint.gguf import Texts, Value, read_file
+from bitnetc.checkpoint.tensor import TernaryTensor
 from bitnetc.errors import BitnetcError, nearest
 from bitnetc.model import FfnActivation, Source
 from bitnetc.tokenizer import (
+    MAX_FILE_BYTES,
     PATTERN,
+    PATTERN_HEAD,
+    PATTERN_TAIL,
     Tokenizer,
     from_gguf,
     parse_tokenizer,
     read_tokenizer,
+    write_model,
 )
 
 Metadata = Mapping[str, Value]
@@ -33,9 +38,11 @@ ACTIVATION_NOTE = "the feed-forward activation is taken as"
 
 # Both 2B-4T (ReLU squared) and 1bitLLM's models (SiLU) go by the first three.
 BITNET_ARCHITECTURES = ("bitnet", "bitnet-b1.58", "bitnet-25")
-ARCHITECTURES = (*BITNET_ARCHITECTURES, "llama")
+ARCHITECTURES = (*BITNET_ARCHITECTURES, "llama", "qwen3")
 # Pre-tokenizers that are Llama-3's, by the names llama.cpp has given it.
 LLAMA3_PRE = ("llama-bpe", "llama3", "llama-v3")
+# Qwen's: single digits, texts in NFC, merges before whole words.
+QWEN_PRE = ("qwen2",)
 # Only models with int8 activations are published with these vocabularies and ternary weights.
 _FALCON_PRE = ("falcon3", "falcon_e")
 LLAMA3_VOCAB = 128256
@@ -88,7 +95,7 @@ _NEUTRAL: Mapping[str, tuple[Value, ...]] = {
 MAX_TOKENS = 1 << 20
 MAX_MERGES = 1 << 21
 _ARRAYS = frozenset("tokenizer.ggml." + key for key in ("tokens", "token_type", "scores", "merges"))
-_NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
 
 
 def is_gguf(path: Path) -> bool:
@@ -120,8 +127,8 @@ def read_gguf(path: Path, i2s_layout: I2sLayout) -> Checkpoint:
 
     vocabulary = metadata.get("tokenizer.ggml.model")
     pre = metadata.get("tokenizer.ggml.pre")
-    types = {t.dtype for t in file.tensors.values() if t.dtype in PACKINGS}
-    _refuse_float_activations(path, architecture, types, pre, beside, notes)
+    types = {t.dtype for t in file.tensors.values() if isinstance(t, TernaryTensor)}
+    weight_only = _weight_only(architecture, types, pre, beside, notes)
     activation, why = _ffn_activation(architecture, config, vocabulary, pre, beside)
     if activation:
         config["hidden_act"] = activation
@@ -154,6 +161,8 @@ def read_gguf(path: Path, i2s_layout: I2sLayout) -> Checkpoint:
         container="gguf",
         own_keys=own_keys,
         interleaved=architecture == "llama",
+        weight_only=weight_only,
+        described=partial(_described, path, metadata),
     )
 
 
@@ -282,38 +291,35 @@ def _beside(
     return beside, generation, tuple(Source(file, file.stat().st_size) for file in files)
 
 
-def _refuse_float_activations(
-    path: Path,
+def _weight_only(
     architecture: str,
     types: set[str],
     pre: Value | None,
     beside: Mapping[str, Any],
     notes: list[str],
-) -> None:
-    """Weight-only models (TriLM, Bonsai) keep their activations in float, which is another model.
+) -> str:
+    """Why activations stay in float, as those of weight-only models (TriLM, Bonsai) do, which makes
+    another model; empty where they are quantised.
 
     BitNet's own architectures and the types of BitNet's engines mean int8 activations; other
     ternary types under `llama` do so only where config.json or the vocabulary says it.
     """
     doubtful = sorted(types - TAKES_INT8)
     if not doubtful:
-        return
+        return ""
     names = ", ".join(doubtful)
     if architecture in BITNET_ARCHITECTURES:
         notes.append(f"{names}: activations are quantised to int8 per token, as BitNet defines")
-        return
+        return ""
     quant = beside.get("quantization_config")
     declared = isinstance(quant, dict) and quant.get("quant_method") == "bitnet"
     if declared or pre in _FALCON_PRE:
         why = "config.json beside the file" if declared else f"its vocabulary, {pre}, is Falcon's"
         notes.append(f"{names}: activations are quantised to int8 per token: {why}")
-        return
-    raise BitnetcError(
-        f"{path}: general.architecture",
-        f"{shown(architecture)} with {names} weights is how weight-only models such as TriLM are "
-        "stored; they want float activations, which bitnetc does not compile",
-        "if the model was trained with int8 activations, put its config.json, which declares "
-        "quant_method bitnet, beside the file",
+        return ""
+    return (
+        f"{shown(architecture)} with {names} weights is how weight-only models such as TriLM and "
+        "Bonsai are stored: activations stay floats"
     )
 
 
@@ -379,7 +385,7 @@ def _tokenizer_beside(path: Path, metadata: Metadata) -> Path | None:
     """The tokenizer file to use instead of the vocabulary in the file, which does not say enough
     when its words are cut by a pattern that llama.cpp knows by name only."""
     model, pre = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
-    if model == "llama" or (model == "gpt2" and pre in LLAMA3_PRE):
+    if model == "llama" or (model == "gpt2" and pre in (*LLAMA3_PRE, *QWEN_PRE)):
         return None
     for name in ("tokenizer.json", "tokenizer.model"):
         if (path.parent / name).is_file():
@@ -418,8 +424,64 @@ def _tokenizer(path: Path, metadata: Metadata) -> Tokenizer:
     return tokenizer
 
 
+def _described(path: Path, metadata: Metadata) -> dict[str, bytes]:
+    """The tokenizer as the files of a folder: those beside the file where its own vocabulary does
+    not say enough, else tokenizer.json or tokenizer.model made from it, and the chat template."""
+    if _tokenizer_beside(path, metadata):
+        return {
+            name: read_bytes(path.parent / name, MAX_FILE_BYTES)
+            for name in TOKENIZER_FILES
+            if (path.parent / name).is_file()
+        }
+    tokens, types = _vocabulary(path, metadata)
+    texts = list(tokens)
+    config: dict[str, Any] = {"clean_up_tokenization_spaces": False}
+    ids: dict[str, int] = {}
+    for name in ("bos", "eos"):
+        token = metadata.get(f"tokenizer.ggml.{name}_token_id")
+        if type(token) is int and 0 <= token < len(texts):
+            ids[name] = token
+            config[name + "_token"] = texts[token]
+    template = metadata.get("tokenizer.chat_template")
+    if isinstance(template, str):
+        config["chat_template"] = template
+    found: dict[str, bytes] = {}
+    if metadata.get("tokenizer.ggml.model") == "llama":
+        unknown = types.index(_UNKNOWN) if _UNKNOWN in types else 0
+        add_bos = metadata.get("tokenizer.ggml.add_bos_token", True)
+        config |= {"tokenizer_class": "LlamaTokenizer", "add_bos_token": add_bos is True}
+        config["add_eos_token"] = metadata.get("tokenizer.ggml.add_eos_token", False) is True
+        config["added_tokens_decoder"] = {
+            str(i): {"content": texts[i], "special": True, "normalized": False}
+            for i, kind in enumerate(types)
+            if kind in (_CONTROL, _UNKNOWN)
+        }
+        found["tokenizer.model"] = write_model(
+            texts,
+            np.asarray(metadata.get("tokenizer.ggml.scores")).tolist(),
+            types,
+            space_prefix=metadata.get("tokenizer.ggml.add_space_prefix", True) is True,
+            bos=ids.get("bos", 1) if add_bos else -1,
+            eos=ids.get("eos", 2),
+            unknown=unknown,
+        )
+    else:
+        document = _tokenizer_document(path, metadata)
+        for token in document["added_tokens"]:
+            token |= {"single_word": False, "lstrip": False, "rstrip": False}
+        byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+        missing = {"version": "1.0", "truncation": None, "padding": None}
+        document = {**missing, **document, "decoder": {**byte_level, "use_regex": True}}
+        found["tokenizer.json"] = json.dumps(document, ensure_ascii=False).encode()
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    found["tokenizer_config.json"] = json.dumps(config, ensure_ascii=False, indent=2).encode()
+    return found
+
+
 def _tokenizer_document(path: Path, metadata: Metadata) -> dict[str, Any]:
-    """A tokenizer.json of Llama-3's structure: its pattern, and whole words before merges."""
+    """A tokenizer.json of Llama-3's structure: its pattern, and whole words before merges; or of
+    Qwen's."""
+    qwen = metadata.get("tokenizer.ggml.pre") in QWEN_PRE
     texts, types = _vocabulary(path, metadata)
     tokens = list(texts)
     merges = metadata.get("tokenizer.ggml.merges")
@@ -441,8 +503,14 @@ def _tokenizer_document(path: Path, metadata: Metadata) -> dict[str, Any]:
     pieces = len(tokens)
     while pieces and types[pieces - 1] in (_CONTROL, _USER_DEFINED):
         pieces -= 1
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
-    split = {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Isolated"}
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": False,
+    }
+    pattern = {"Regex": PATTERN_HEAD + r"\p{N}" + PATTERN_TAIL if qwen else PATTERN}
+    split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
     return {
         "added_tokens": [
             {
@@ -453,11 +521,12 @@ def _tokenizer_document(path: Path, metadata: Metadata) -> dict[str, Any]:
             }
             for i in added
         ],
+        "normalizer": {"type": "NFC"} if qwen else None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
         "post_processor": _template(path, metadata, tokens),
         "model": {
             "type": "BPE",
-            "ignore_merges": True,
+            "ignore_merges": not qwen,
             "vocab": {text: i for i, text in enumerate(tokens[:pieces])},
             "merges": list(merges),
         },
@@ -465,11 +534,12 @@ def _tokenizer_document(path: Path, metadata: Metadata) -> dict[str, Any]:
 
 
 def _template(path: Path, metadata: Metadata, tokens: list[str]) -> dict[str, Any]:
-    """BOS before a text unless add_bos_token is false, as llama.cpp has it for Llama-3; EOS after
-    it if add_eos_token is true."""
+    """BOS before a text unless add_bos_token is false, as llama.cpp has it for Llama-3, not for
+    Qwen; EOS after it if add_eos_token is true."""
     ids: dict[str, int] = {}
-    single: list[Any] = [{"Sequence": {"id": "A"}}]
-    for name, default in (("bos", True), ("eos", False)):
+    single: list[Any] = [{"Sequence": {"id": "A", "type_id": 0}}]
+    llama3 = metadata.get("tokenizer.ggml.pre") not in QWEN_PRE
+    for name, default in (("bos", llama3), ("eos", False)):
         key = f"tokenizer.ggml.add_{name}_token"
         wanted = metadata.get(key, default)
         if not isinstance(wanted, bool):
@@ -489,9 +559,13 @@ def _template(path: Path, metadata: Metadata, tokens: list[str]) -> dict[str, An
                 f"convert the model again, or set add_{name}_token to false",
             )
         ids[tokens[token]] = token
-        single.insert(0 if name == "bos" else 1 << 10, {"SpecialToken": {"id": tokens[token]}})
+        special = {"SpecialToken": {"id": tokens[token], "type_id": 0}}
+        single.insert(0 if name == "bos" else 1 << 10, special)
     return {
         "type": "TemplateProcessing",
         "single": single,
-        "special_tokens": {text: {"ids": [token]} for text, token in ids.items()},
+        "pair": [*single, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {
+            text: {"id": text, "ids": [token], "tokens": [text]} for text, token in ids.items()
+        },
     }

@@ -1,6 +1,8 @@
 """A named array that stays on disk until someone asks for it."""
 
 import mmap
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitnetc.errors import BitnetcError
+
+_MAPPINGS: "weakref.WeakSet[mmap.mmap]" = weakref.WeakSet()  # of mapped()
 
 # How numpy views each stored type. BF16 has no numpy type: its values are the upper halves of
 # float32 words (see model.to_float32).
@@ -40,6 +44,26 @@ class Tensor:
         return self.raw.view(_VIEWS[self.dtype]).reshape(self.shape)
 
 
+@dataclass(frozen=True)
+class TernaryTensor(Tensor):
+    """A ternary matrix [rows, cols] whose container says how its trits lie in `raw`.
+
+    scales: float32 multipliers [1, 1], [rows, 1] or [rows, groups] of equally many neighbours in
+            a row each: real weight = trit * scale
+    trits:  int8 [rows, cols]. Errors: codes that are no trits
+    """
+
+    scales: Callable[[], NDArray[np.float32]] = field(repr=False, compare=False)
+    trits: Callable[[], NDArray[np.int8]] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class FloatTensor(Tensor):
+    """A matrix of floats in a coded form; `values` gives float32 [rows, cols]."""
+
+    values: Callable[[], NDArray[np.float32]] = field(repr=False, compare=False)
+
+
 def mapped(path: Path, hint: str) -> NDArray[np.uint8]:
     """The bytes of a file, mapped, not read. hint: what to do when there is no such file."""
     if not path.is_file():
@@ -51,4 +75,12 @@ def mapped(path: Path, hint: str) -> NDArray[np.uint8]:
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:
         raise BitnetcError(str(path), f"cannot be read: {error}", "check its permissions") from None
+    _MAPPINGS.add(mapping)
     return np.frombuffer(mapping, dtype=np.uint8)
+
+
+def release() -> None:
+    """Gives back the memory of what was read of mapped files; what is needed is read once more."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        for mapping in list(_MAPPINGS):
+            mapping.madvise(mmap.MADV_DONTNEED)

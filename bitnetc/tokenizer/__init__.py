@@ -23,11 +23,13 @@ from bitnetc.tokenizer.form import (
     Tokenizer,
 )
 from bitnetc.tokenizer.sentencepiece_model import from_gguf, parse_model
+from bitnetc.tokenizer.sentencepiece_writer import write_model
 from bitnetc.tokenizer.tiktoken_file import is_rank_file, parse_ranks
 from bitnetc.tokenizer.tokenizer_json import parse_tokenizer
 
 __all__ = [
     "ANY_DIGITS",
+    "MAX_FILE_BYTES",
     "PATTERN",
     "PATTERN_GPT2",
     "PATTERN_HEAD",
@@ -39,6 +41,7 @@ __all__ = [
     "parse_ranks",
     "parse_tokenizer",
     "read_tokenizer",
+    "write_model",
 ]
 
 

@@ -12,6 +12,7 @@ MAX_MERGES = (1 << 24) - 1  # a rank has 24 bits there, and all ones means no me
 MAX_PIECE_BYTES = 1024
 MAX_TEMPLATE_IDS = 16  # before or after the text
 ANY_DIGITS = (1 << 31) - 1
+MAX_STEPS = 16
 
 # The pattern of Llama-3, in two halves: between them stands how many digits make a word.
 PATTERN_HEAD = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
@@ -25,6 +26,27 @@ MARK = "\u2581"  # stands for a space in the pieces of SentencePiece
 # stretch between added tokens, unless it begins with one; of each stretch in any case.
 SpacePrefix = Literal["never", "first", "each", "always"]
 Pattern = Literal["none", "llama3", "gpt2"]
+# What becomes of a match: it is a word; it is dropped; it goes with all its neighbours of its own
+# kind, with what is before it, or with what follows it.
+Behavior = Literal["Isolated", "Removed", "Contiguous", "MergedWithPrevious", "MergedWithNext"]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Cuts words at runs of characters.
+
+    bounds: uint32, ascending: where the set of characters begins, ends, begins again.
+    least, most: how many of them match; a longer run holds several matches.
+    invert: what is between the matches counts as the matches.
+    bytes:  bytes are the characters.
+    """
+
+    bounds: tuple[int, ...]
+    least: int = 1
+    most: int = 1
+    behavior: Behavior = "Isolated"
+    invert: bool = False
+    bytes: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,7 +71,8 @@ class Tokenizer:
     added:         in order of id.
     prefix:        ids put before a text when special tokens are asked for (BOS); suffix: after.
     pattern:       what cuts a text into words: the pattern of Llama-3, with at most max_digits
-                   digits in a word, or that of GPT-2; none of characters: a text is one word.
+                   digits in a word, or that of GPT-2; none: a text is one word.
+    before, after: cuts of the text before the pattern cuts it, and of the words it cuts it into.
     fallback:      the ids of the 256 pieces for bytes, which a character without a piece becomes;
                    empty: bytes merge. With it, U+2581 in pieces and in texts is written as a space.
     nfc:           texts are brought into NFC first, each stretch between raw added tokens.
@@ -70,6 +93,8 @@ class Tokenizer:
     ranks: NDArray[np.int32] | None = None
     pattern: Pattern = "none"
     max_digits: int = 0
+    before: tuple[Cut, ...] = ()
+    after: tuple[Cut, ...] = ()
     fallback: tuple[int, ...] = ()
     nfc: bool = False
     space_prefix: SpacePrefix = "never"

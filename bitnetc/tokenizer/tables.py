@@ -21,6 +21,15 @@ SECTIONS its offset from the start of the blob. Sections are 8-byte aligned:
     joins          uint8 [8192]  bit a * 256 + b, lowest bit of a byte first: 1 where the byte b
                    that begins a character may follow the byte a in one word, and where b is inside
                    a character; nothing if bytes merge
+    steps          uint32 [step_count][8]  what cuts a text into words, one after another:
+                   kind: an index in STEPS
+                   least, most: characters of a match; most of Llama-3's pattern: digits in a word
+                   joins: bit 2 * a + b: a span of kind b joins the one of kind a before it; kind 1
+                   is a match, 0 what is between matches
+                   drops: bit a: spans of kind a belong to no word
+                   bytes: 1: bytes are the characters
+                   set, set_bounds: the set is sets[set : set + set_bounds]
+    sets           uint32  where, ascending, a set of characters begins and ends
 
 `words` and `merges` are hash tables with linear probing. An entry lies at or after slot
 hash >> shift; entries are sorted by that home slot, so none has to wrap, and the slots past the
@@ -35,10 +44,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitnetc.errors import BitnetcError
-from bitnetc.tokenizer.form import Tokenizer
+from bitnetc.tokenizer.form import Cut, Tokenizer
 
 MAGIC = 0x544B4E42  # "BNKT"
-VERSION = 2
+VERSION = 3
 HEADER = (
     "magic",
     "version",
@@ -56,8 +65,7 @@ HEADER = (
     "after_added",  # 1: normalised between all added tokens, 0: between the raw ones
     "space_prefix",  # an index in SPACE_PREFIXES
     "strip",
-    "pattern",  # an index in PATTERNS
-    "max_digits",
+    "step_count",
 )
 SECTIONS = (
     "piece_starts",
@@ -74,10 +82,20 @@ SECTIONS = (
     "added_first",
     "around",
     "joins",
+    "steps",
+    "sets",
 )
 NORMALIZERS = ("none", "nfc", "spaces")
 SPACE_PREFIXES = ("never", "first", "each", "always")
-PATTERNS = ("none", "llama3", "gpt2")
+STEPS = ("runs", "llama3", "gpt2")
+# Behavior -> joins, not inverted.
+JOINS = {
+    "Isolated": 0b0000,
+    "Removed": 0b0000,
+    "Contiguous": 0b1001,
+    "MergedWithPrevious": 0b0010,
+    "MergedWithNext": 0b0100,
+}
 NO_ID = 0xFFFFFFFF
 EMPTY = 0xFFFFFFFFFFFFFFFF
 NO_RANK = 0xFFFFFF
@@ -132,6 +150,8 @@ def compile_tables(tok: Tokenizer) -> bytes:
     if tok.fallback or tok.space_prefix != "never":
         normalizer = "spaces"
 
+    steps, sets = _steps(tok)
+
     sections: dict[str, NDArray[np.generic]] = {
         "piece_starts": starts.astype("<u4"),
         "piece_bytes": heap,
@@ -147,6 +167,8 @@ def compile_tables(tok: Tokenizer) -> bytes:
         "added_first": first,
         "around": np.array(tok.prefix + tok.suffix, "<u4"),
         "joins": _joins(tok, mergeable),
+        "steps": np.array(steps, "<u4"),
+        "sets": np.array(sets, "<u4"),
     }
     fields = {
         "magic": MAGIC,
@@ -165,10 +187,28 @@ def compile_tables(tok: Tokenizer) -> bytes:
         "after_added": int(tok.after_added),
         "space_prefix": SPACE_PREFIXES.index(tok.space_prefix),
         "strip": tok.strip,
-        "pattern": PATTERNS.index(tok.pattern),
-        "max_digits": tok.max_digits,
+        "step_count": len(steps),
     }
     return _lay_out(fields, sections)
+
+
+def _steps(tok: Tokenizer) -> tuple[list[list[int]], list[int]]:
+    """The sections steps and sets."""
+    sets: list[int] = []
+
+    def runs(cut: Cut) -> list[int]:
+        joins = JOINS[cut.behavior]
+        if cut.invert and joins.bit_count() == 1:
+            joins ^= JOINS["MergedWithPrevious"] | JOINS["MergedWithNext"]
+        drops = 1 << int(not cut.invert) if cut.behavior == "Removed" else 0
+        at = len(sets)
+        sets.extend(cut.bounds)
+        return [0, cut.least, cut.most, joins, drops, int(cut.bytes), at, len(cut.bounds)]
+
+    steps = [runs(cut) for cut in tok.before]
+    if tok.pattern != "none":
+        steps.append([STEPS.index(tok.pattern), 0, tok.max_digits, 0, 0, 0, 0, 0])
+    return [*steps, *map(runs, tok.after)], sets
 
 
 def _lay_out(fields: dict[str, int], sections: dict[str, NDArray[np.generic]]) -> bytes:

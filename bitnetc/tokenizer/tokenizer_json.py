@@ -13,21 +13,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitnetc.errors import BitnetcError
+from bitnetc.tokenizer.byte_level import BYTES, to_bytes
+from bitnetc.tokenizer.cuts import NODES, after_marks, contains, read_cuts
 from bitnetc.tokenizer.form import (
     ANY_DIGITS,
     MARK,
     MAX_MERGES,
     MAX_PIECE_BYTES,
     MAX_PIECES,
+    MAX_STEPS,
     MAX_TEMPLATE_IDS,
     PATTERN_GPT2,
     PATTERN_HEAD,
     PATTERN_TAIL,
     AddedToken,
+    Cut,
     Pattern,
     SpacePrefix,
     Tokenizer,
 )
+from bitnetc.tokenizer.node import Node
 
 
 def parse_tokenizer(data: bytes, file: str) -> Tokenizer:
@@ -45,7 +50,7 @@ def parse_tokenizer(data: bytes, file: str) -> Tokenizer:
     except ValueError:
         raise BitnetcError(file, "not JSON: a number has too many digits") from None
 
-    root = _Node(file, "", value)
+    root = Node(file, "", value)
     root.dict()
     model = root.get("model")
     if model.type() != "BPE":
@@ -73,6 +78,8 @@ def parse_tokenizer(data: bytes, file: str) -> Tokenizer:
         suffix=suffix,
         pattern=rules.pattern,
         max_digits=rules.max_digits,
+        before=rules.before,
+        after=rules.after,
         fallback=fallback,
         nfc=rules.nfc,
         space_prefix=rules.space_prefix,
@@ -88,6 +95,8 @@ class _Rules:
 
     pattern: Pattern = "none"
     max_digits: int = 0
+    before: tuple[Cut, ...] = ()
+    after: tuple[Cut, ...] = ()
     nfc: bool = False
     space_prefix: SpacePrefix = "never"
     after_added: bool = False
@@ -95,61 +104,7 @@ class _Rules:
     strip: int = 0
 
 
-@dataclass(frozen=True)
-class _Node:
-    """A value in the file and the way to it, so that each refusal can name its place."""
-
-    file: str
-    path: str
-    value: object
-
-    def refuse(self, what: str, hint: str = "") -> NoReturn:
-        raise BitnetcError(f"{self.file}: {self.path}" if self.path else self.file, what, hint)
-
-    def show(self) -> str:
-        text = json.dumps(self.value)
-        return text if len(text) <= 80 else text[:77] + "..."
-
-    def _is(self, kind: type, name: str) -> None:
-        if type(self.value) is not kind:
-            self.refuse(f"expected {name}, found {self.show()}")
-
-    def get(self, key: str) -> "_Node":
-        """The member `key`; its value is None when it is absent."""
-        path = f"{self.path}.{key}" if self.path else key
-        return _Node(self.file, path, self.dict().get(key))
-
-    def items(self) -> "list[_Node]":
-        self._is(list, "a list")
-        assert isinstance(self.value, list)
-        return [_Node(self.file, f"{self.path}[{i}]", v) for i, v in enumerate(self.value)]
-
-    def dict(self) -> "dict[str, object]":
-        self._is(dict, "an object")
-        assert isinstance(self.value, dict)
-        return self.value
-
-    def text(self) -> str:
-        self._is(str, "a string")
-        assert isinstance(self.value, str)
-        return self.value
-
-    def integer(self) -> int:
-        self._is(int, "a whole number")
-        assert isinstance(self.value, int)
-        return self.value
-
-    def flag(self, default: bool | None = None) -> bool:
-        if self.value is None and default is not None:
-            return default
-        self._is(bool, "true or false")
-        return bool(self.value)
-
-    def type(self) -> str:
-        return self.get("type").text()
-
-
-def _flatten(node: _Node, parts: str) -> list[_Node]:
+def _flatten(node: Node, parts: str) -> list[Node]:
     """The members of a node that may be null or a Sequence, or a Sequence of them."""
     if node.value is None:
         return []
@@ -158,7 +113,7 @@ def _flatten(node: _Node, parts: str) -> list[_Node]:
     return [inner for part in node.get(parts).items() for inner in _flatten(part, parts)]
 
 
-def _refuse_types(node: _Node, parts: list[_Node], hint: str) -> NoReturn:
+def _refuse_types(node: Node, parts: list[Node], hint: str) -> NoReturn:
     """Names the node that is to blame: the only one, or the sequence of them."""
     types = ", ".join(part.type() for part in parts)
     if len(parts) == 1:
@@ -169,7 +124,7 @@ def _refuse_types(node: _Node, parts: list[_Node], hint: str) -> NoReturn:
 # ---- BPE of bytes ----
 
 
-def _read_byte_rules(root: _Node) -> _Rules:
+def _read_byte_rules(root: Node) -> _Rules:
     normalizer = root.get("normalizer")
     parts = _flatten(normalizer, "normalizers")
     nfc = [part.type() for part in parts] == ["NFC"]
@@ -178,54 +133,83 @@ def _read_byte_rules(root: _Node) -> _Rules:
     decoder = root.get("decoder")
     if decoder.value is not None and decoder.type() != "ByteLevel":
         decoder.refuse(f'"{decoder.type()}" is not supported', 'only "ByteLevel" is')
-    pattern, max_digits, spaced = _read_pre_tokenizer(root.get("pre_tokenizer"))
-    if spaced and nfc:
+    rules = _read_pre_tokenizer(root.get("pre_tokenizer"))
+    if rules.after_added and nfc:
         normalizer.refuse("NFC is not supported together with add_prefix_space")
-    return _Rules(pattern, max_digits, nfc, "each" if spaced else "never", after_added=spaced)
+    return replace(rules, nfc=nfc)
 
 
-def _read_pre_tokenizer(node: _Node) -> tuple[Pattern, int, bool]:
-    """Sequence[Split(a known pattern), ByteLevel], or ByteLevel with its own pattern:
-    pattern, max_digits, and whether a space is put before a text."""
-    hint = (
-        "supported: Sequence[Split(the pattern of Llama-3 or GPT-2), ByteLevel(use_regex=false)] "
-        "and ByteLevel(use_regex=true)"
-    )
+def _read_pre_tokenizer(node: Node) -> _Rules:
+    """Cuts, the pattern in a Split or in ByteLevel, and ByteLevel."""
+    hint = f"supported: Sequences of ByteLevel and {NODES}"
     parts = _flatten(node, "pretokenizers")
-    types = [part.type() for part in parts]
-    if types == ["ByteLevel"]:
-        level = parts[0]
-        if not level.get("use_regex").flag(True):
-            level.get("use_regex").refuse("false is not supported without a Split", hint)
-        return "gpt2", 0, level.get("add_prefix_space").flag(True)
-    if types != ["Split", "ByteLevel"]:
-        _refuse_types(node, parts, hint)
-    split, level = parts
+    if "ByteLevel" not in [part.type() for part in parts]:
+        _refuse_types(node, parts, f"{hint}, with a ByteLevel")
+    rules = _Rules()
+    level = False
+    for index, part in enumerate(parts):
+        if part.type() == "ByteLevel":
+            if level:
+                part.refuse("a second ByteLevel is not supported")
+            level = True
+            if part.get("use_regex").flag(True):
+                if rules.pattern != "none":
+                    part.get("use_regex").refuse("true is not supported after a Split", hint)
+                rules = replace(rules, pattern="gpt2")
+            if part.get("add_prefix_space").flag(True):
+                if index > 0:
+                    part.get("add_prefix_space").refuse("true is not supported after others", hint)
+                rules = replace(rules, space_prefix="each", after_added=True)
+            continue
+        found = _read_known_pattern(part)
+        if found:
+            if level or rules.pattern != "none":
+                part.refuse("this pattern is not supported after another or ByteLevel", hint)
+            rules = replace(rules, pattern=found[0], max_digits=found[1])
+            continue
+        cuts = read_cuts(part, level)
+        if cuts is None:
+            part.refuse(f'"{part.type()}" is not supported', hint)
+        if rules.pattern == "none":
+            rules = replace(rules, before=rules.before + cuts)
+        else:
+            rules = replace(rules, after=rules.after + cuts)
+    _check_steps(node, rules)
+    return rules
 
-    regex = split.get("pattern").get("Regex")
-    pattern = regex.text()
+
+def _check_steps(node: Node, rules: _Rules) -> None:
+    if len(rules.before) + 1 + len(rules.after) > MAX_STEPS:
+        node.refuse("too many pre-tokenisers", f"supported: {MAX_STEPS - 1}")
+
+
+def _read_known_pattern(node: Node) -> tuple[Pattern, int] | None:
+    """The pattern and max_digits of a Split; None for other nodes and patterns."""
+    if node.type() != "Split" or set(node.get("pattern").dict()) != {"Regex"}:
+        return None
+    pattern = node.get("pattern").get("Regex").text()
     digits = pattern.removeprefix(PATTERN_HEAD).removesuffix(PATTERN_TAIL)
     found = re.fullmatch(r"\\p\{N\}(?:(\+)|\{1,([1-9])\})?", digits)
-    max_digits = 0
-    if found and pattern == PATTERN_HEAD + digits + PATTERN_TAIL:
-        max_digits = ANY_DIGITS if found[1] else int(found[2] or 1)
-    elif pattern != PATTERN_GPT2:
-        regex.refuse(f"the pattern {regex.show()} is not supported", hint)
-    if split.get("behavior").text() != "Isolated":
-        split.get("behavior").refuse(f'{split.get("behavior").show()}, not "Isolated"', hint)
-    if split.get("invert").flag(False):
-        split.get("invert").refuse("true is not supported", hint)
-    if level.get("add_prefix_space").flag(True):
-        level.get("add_prefix_space").refuse("true is not supported", hint)
-    if level.get("use_regex").flag(True):
-        level.get("use_regex").refuse("true is not supported", hint)
-    return "llama3" if max_digits else "gpt2", max_digits, False
+    if pattern == PATTERN_GPT2:
+        known: tuple[Pattern, int] = "gpt2", 0
+    elif found and pattern == PATTERN_HEAD + digits + PATTERN_TAIL:
+        known = "llama3", ANY_DIGITS if found[1] else int(found[2] or 1)
+    else:
+        return None
+    # Every character is in a match, so that nothing is removed when the rest is.
+    wanted = "Removed" if node.get("invert").flag(False) else "Isolated"
+    if node.get("behavior").text() != wanted:
+        node.get("behavior").refuse(
+            f"{node.get('behavior').show()} is not supported with this pattern",
+            'supported: "Isolated", and inverted "Removed"',
+        )
+    return known
 
 
 # ---- BPE of characters ----
 
 
-def _read_character_rules(root: _Node) -> _Rules:
+def _read_character_rules(root: Node) -> _Rules:
     """SentencePiece: spaces become U+2581, in the normalizer or in the pre-tokeniser."""
     normalizer = root.get("normalizer")
     parts = _flatten(normalizer, "normalizers")
@@ -245,16 +229,12 @@ def _read_character_rules(root: _Node) -> _Rules:
     kinds = [part.type() for part in cuts]
     strip = _read_character_decoder(root.get("decoder"))
     if parts:
-        hint = 'supported after a Replace of " ": none, Split " "'
-        if kinds not in ([], ["Split"]):
-            _refuse_types(node, cuts, hint)
-        for part in cuts:  # no space is left to be found
-            _expect(part, "pattern", {"String": " "}, hint)
-            _expect(part, "invert", False, hint)
-        return _Rules(space_prefix="always" if "Prepend" in types else "never", strip=strip)
+        before = _read_character_cuts(node, cuts, False)
+        prefix: SpacePrefix = "always" if "Prepend" in types else "never"
+        return _Rules(before=before, space_prefix=prefix, strip=strip)
 
     hint = "supported with byte_fallback: Metaspace, or a normalizer that replaces spaces"
-    if kinds != ["Metaspace"]:
+    if kinds[:1] != ["Metaspace"]:
         _refuse_types(node, cuts, hint)
     meta = cuts[0]
     _expect(meta, "replacement", MARK, hint)
@@ -262,21 +242,40 @@ def _read_character_rules(root: _Node) -> _Rules:
     prefixes: dict[object, SpacePrefix] = {"never": "never", "first": "first", "always": "each"}
     if not isinstance(scheme.value, str) or scheme.value not in prefixes:
         scheme.refuse(f"{scheme.show()}, not one of never, first, always", hint)
+    split = meta.get("split").flag(True)
     return _Rules(
+        before=_read_character_cuts(node, cuts[1:], split),
         space_prefix=prefixes[scheme.value],
         after_added=True,
-        cut_spaces=meta.get("split").flag(True),
+        cut_spaces=split,
         strip=strip,
     )
 
 
-def _expect(node: _Node, key: str, wanted: object, hint: str) -> None:
+def _read_character_cuts(node: Node, parts: list[Node], split: bool) -> tuple[Cut, ...]:
+    """The cuts of text whose spaces are U+2581; split: before each of these it is cut already."""
+    found: list[Cut] = []
+    for part in parts:
+        cuts = read_cuts(part, False)
+        if cuts is None:
+            part.refuse(f'"{part.type()}" is not supported', f"supported: {NODES}")
+        for cut in map(after_marks, cuts):
+            if not cut.bounds and not (cut.invert and cut.behavior == "Removed"):
+                continue  # it matches nothing, and all of a word is one
+            if split and contains(cut.bounds, ord(" ")):
+                part.refuse("cuts at U+2581, which is not supported after a Metaspace that splits")
+            found.append(cut)
+    _check_steps(node, _Rules(before=tuple(found)))
+    return tuple(found)
+
+
+def _expect(node: Node, key: str, wanted: object, hint: str) -> None:
     member = node.get(key)
     if type(member.value) is not type(wanted) or member.value != wanted:
         member.refuse(f"{member.show()} is not supported", hint)
 
 
-def _read_character_decoder(node: _Node) -> int:
+def _read_character_decoder(node: Node) -> int:
     """How many leading spaces it drops."""
     hint = 'supported: Sequence[Replace U+2581 by " ", ByteFallback, Fuse], and Strip " " after it'
     parts = _flatten(node, "decoders")
@@ -298,7 +297,7 @@ def _read_character_decoder(node: _Node) -> int:
     return start
 
 
-def _read_fallback(node: _Node, ids: dict[str, int]) -> tuple[int, ...]:
+def _read_fallback(node: Node, ids: dict[str, int]) -> tuple[int, ...]:
     names = [f"<0x{byte:02X}>" for byte in range(256)]
     for name in (*names, MARK):
         if name not in ids:
@@ -306,7 +305,7 @@ def _read_fallback(node: _Node, ids: dict[str, int]) -> tuple[int, ...]:
     return tuple(ids[name] for name in names)
 
 
-def _normal_form(node: _Node, token: AddedToken, rules: _Rules, reached: set[int]) -> AddedToken:
+def _normal_form(node: Node, token: AddedToken, rules: _Rules, reached: set[int]) -> AddedToken:
     """A normalized token is looked for in normal text, so its content is brought into that form
     as well, a space put before it included; decoding writes it so, too."""
     if not token.normalized:
@@ -332,35 +331,7 @@ def _normal_form(node: _Node, token: AddedToken, rules: _Rules, reached: set[int
 # ---- vocabulary ----
 
 
-def _byte_level() -> dict[int, int]:
-    """str.translate table of byte-level text: code point -> byte; the alphabet of GPT-2.
-
-    Printable Latin-1 stands for itself; the other 68 bytes, in order, for U+0100 onwards.
-    """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    rest = sorted(set(range(256)) - set(printable))
-    return _Alphabet({b: b for b in printable} | {0x100 + i: b for i, b in enumerate(rest)})
-
-
-class _Alphabet(dict[int, int]):
-    """Sends a code point outside the alphabet to U+FFFF, which then does not encode to Latin-1."""
-
-    def __missing__(self, key: int) -> int:
-        return 0xFFFF
-
-
-_BYTE_LEVEL = _byte_level()
-
-
-def _to_bytes(text: str) -> bytes | None:
-    """The bytes that byte-level text stands for, or None when it is not byte-level text."""
-    try:
-        return text.translate(_BYTE_LEVEL).encode("latin-1")
-    except UnicodeEncodeError:
-        return None
-
-
-def _read_vocab(model: _Node) -> dict[str, int]:
+def _read_vocab(model: Node) -> dict[str, int]:
     """Text -> id; ids are 0 to n - 1, each once."""
     for key, neutral in (
         ("dropout", (None, 0, 0.0)),
@@ -389,7 +360,7 @@ def _read_vocab(model: _Node) -> dict[str, int]:
         ids[text] = value
     if model.get("byte_fallback").flag(False):
         return ids
-    for byte, text in sorted((b, chr(c)) for c, b in _BYTE_LEVEL.items()):
+    for byte, text in sorted((b, chr(c)) for c, b in BYTES.items()):
         # Bytes that no UTF-8 text holds (C0, C1, F5 to FF) may lack a piece.
         if text not in ids and byte not in (0xC0, 0xC1) and byte < 0xF5:
             node.refuse(
@@ -399,7 +370,7 @@ def _read_vocab(model: _Node) -> dict[str, int]:
     return ids
 
 
-def _read_merges(node: _Node, ids: dict[str, int], bytes_: set[int]) -> NDArray[np.int32]:
+def _read_merges(node: Node, ids: dict[str, int], bytes_: set[int]) -> NDArray[np.int32]:
     """int32 [n, 3]; each merge is "left right" or [left, right]."""
     if type(node.value) is not list:
         node.refuse(f"expected a list, found {node.show()}")
@@ -410,7 +381,7 @@ def _read_merges(node: _Node, ids: dict[str, int], bytes_: set[int]) -> NDArray[
     seen: set[tuple[int, int]] = set()
     for index, value in enumerate(node.value):
         pair = value.split(" ") if isinstance(value, str) else value
-        here = _Node(node.file, f"{node.path}[{index}]", value)
+        here = Node(node.file, f"{node.path}[{index}]", value)
         if not isinstance(pair, list) or len(pair) != 2:
             here.refuse(f'expected "left right" or ["left", "right"], found {here.show()}')
         left, right = pair
@@ -429,7 +400,7 @@ def _read_merges(node: _Node, ids: dict[str, int], bytes_: set[int]) -> NDArray[
     return np.array(rows, np.int32).reshape(-1, 3)
 
 
-def _read_added(node: _Node, ids: dict[str, int]) -> tuple[AddedToken, ...]:
+def _read_added(node: Node, ids: dict[str, int]) -> tuple[AddedToken, ...]:
     """Those of model.vocab keep their id; the others follow it, in order of id, without holes."""
     if node.value is None:
         return ()
@@ -463,7 +434,7 @@ def _read_added(node: _Node, ids: dict[str, int]) -> tuple[AddedToken, ...]:
 
 
 def _pieces(
-    node: _Node, ids: dict[str, int], added: tuple[AddedToken, ...], fallback: tuple[int, ...]
+    node: Node, ids: dict[str, int], added: tuple[AddedToken, ...], fallback: tuple[int, ...]
 ) -> tuple[bytes, ...]:
     contents = {token.id: token.content for token in added}
     if fallback:
@@ -471,7 +442,7 @@ def _pieces(
     pieces: list[bytes] = [b""] * len(ids)
     for text, number in ids.items():
         content = contents.get(number)
-        piece = _character_piece(node, text) if fallback else _to_bytes(text)
+        piece = _character_piece(node, text) if fallback else to_bytes(text)
         if content is not None:
             if piece is not None and piece != content and not fallback:
                 node.refuse(f"{_quote(text)} is also an added token, of other bytes")
@@ -496,15 +467,15 @@ def _pieces(
     return tuple(pieces)
 
 
-def _character_piece(node: _Node, text: str) -> bytes:
-    return _unmark(_utf8(_Node(node.file, node.path, text)))
+def _character_piece(node: Node, text: str) -> bytes:
+    return _unmark(_utf8(Node(node.file, node.path, text)))
 
 
 def _unmark(content: bytes) -> bytes:
     return content.replace(MARK.encode(), b" ")
 
 
-def _read_post_processor(node: _Node, vocab: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _read_post_processor(node: Node, vocab: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """prefix and suffix of null, ByteLevel, TemplateProcessing or a Sequence of the last two."""
     if node.value is None:
         return (), ()
@@ -522,7 +493,7 @@ def _read_post_processor(node: _Node, vocab: int) -> tuple[tuple[int, ...], tupl
     return _read_template(templates[0], vocab) if templates else ((), ())
 
 
-def _read_template(node: _Node, vocab: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _read_template(node: Node, vocab: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     single = node.get("single")
     tokens = node.get("special_tokens")
     sides: list[list[int]] = [[]]
@@ -550,7 +521,7 @@ def _read_template(node: _Node, vocab: int) -> tuple[tuple[int, ...], tuple[int,
     return tuple(prefix), tuple(suffix)
 
 
-def _utf8(node: _Node) -> bytes:
+def _utf8(node: Node) -> bytes:
     try:
         return node.text().encode("utf-8")
     except UnicodeEncodeError:
@@ -558,4 +529,4 @@ def _utf8(node: _Node) -> bytes:
 
 
 def _quote(value: object) -> str:
-    return _Node("", "", value).show()
+    return Node("", "", value).show()

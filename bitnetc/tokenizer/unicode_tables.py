@@ -1,27 +1,30 @@
 """Writes runtime_c/bnc_unicode.h: the character classes that pre-tokeniser patterns ask for, and
-what NFC has to know.
+what NFC has to know; and character_sets.py, the sets that other pre-tokenisers cut at.
 
     python -m bitnetc.tokenizer.unicode_tables
 
-Both are derived by asking the `tokenizers` package about every code point, not from a Unicode
+All are derived by asking the `tokenizers` package about every code point, not from a Unicode
 version of our own: agreement with that package is the contract. `tokenizers` is needed to write
 the tables, never to use them.
 """
 
 import sys
+import textwrap
 import unicodedata
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 from tokenizers import Regex
 from tokenizers.normalizers import NFC, NFD
-from tokenizers.pre_tokenizers import Split
+from tokenizers.pre_tokenizers import Digits, Punctuation, Split, Whitespace
 
 from bitnetc.resources import RUNTIME
 
 HEADER = RUNTIME / "bnc_unicode.h"
+SETS = Path(__file__).with_name("character_sets.py")
 CODE_POINTS = 0x110000
 CLASSES = (("OTHER", ""), ("LETTER", r"\p{L}"), ("NUMBER", r"\p{N}"), ("SPACE", r"\s"))
 CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
@@ -281,8 +284,84 @@ static inline int bnc_nfc_class(uint32_t c)
 """
 
 
+# ---- sets ----
+
+
+def derive_sets() -> dict[str, NDArray[np.int64]]:
+    """The code points, ascending, of what nodes cut at, by its name: of a class in a pattern, or
+    digits, punctuation and word (a word's in Whitespace), which are other sets than the classes."""
+    scalars = np.delete(np.arange(CODE_POINTS), np.s_[0xD800:0xE000])
+    # Each character between two letters: what stands at odd places.
+    between = np.full(2 * len(scalars) + 1, ord("a"), "<u4")
+    between[1::2] = scalars
+    text = between.tobytes().decode("utf-32-le")
+
+    def spans(node: Digits | Punctuation | Whitespace) -> tuple[set[int], NDArray[np.bool_]]:
+        """The places that are a word by themselves, and by place, whether it is in no word."""
+        alone, lost = set(), np.ones(len(text), bool)
+        for _, (start, end) in node.pre_tokenize_str(text):
+            lost[start:end] = False
+            if end - start == 1:
+                alone.add(start)
+        return alone, lost[1::2]
+
+    def members(alone: set[int]) -> NDArray[np.bool_]:
+        return np.isin(np.arange(1, len(text), 2), list(alone))
+
+    alone, spaces = spans(Whitespace())
+    if not np.array_equal(scalars[spaces], matching(r"\s")):
+        raise ValueError("Whitespace drops other characters than \\s matches")
+    sets = {
+        "digits": scalars[members(spans(Digits(True))[0])],
+        "punctuation": scalars[spans(Punctuation("removed"))[1]],
+        "word": scalars[~members(alone) & ~spaces],
+    }
+    return sets | {name: matching(name) for name in (r"\s", r"\d", r"\p{L}", r"\p{N}", r"\p{P}")}
+
+
+def bounds_of(points: NDArray[np.int64]) -> list[int]:
+    """Where a set of code points begins, ends, begins again. Surrogates, which no text holds, are
+    in it where what stands on both sides of them is."""
+    inside = np.zeros(CODE_POINTS + 2, bool)
+    inside[points + 1] = True
+    inside[0xD801:0xE001] = inside[0xD800] and inside[0xE001]
+    return [int(at) for at in np.flatnonzero(inside[1:] != inside[:-1])]
+
+
+def render_sets(sets: dict[str, NDArray[np.int64]]) -> str:
+    """The text of character_sets.py."""
+    parts = []
+    for name, points in sets.items():
+        bounds = bounds_of(points)
+        steps = [f"{b - a:x}" for a, b in zip([0, *bounds], bounds, strict=False)]
+        lines = textwrap.wrap(" ".join(steps), 90)
+        body = "\n".join(f'    "{line} "' for line in lines)
+        body = f"\n{body}\n" if len(lines) > 1 else f'"{lines[0]} "'
+        parts.append(f'SETS[r"{name}"] = _bounds({body})\n')
+    return f'''\
+"""The sets of characters that pre-tokenisers cut at, as bounds: where a set begins, ends, begins
+again.
+
+Written by python -m bitnetc.tokenizer.unicode_tables from what the package says,
+tokenizers {tokenizers.__version__}; edit that program, not this file.
+"""
+
+from itertools import accumulate
+
+
+def _bounds(steps: str) -> tuple[int, ...]:
+    """The bounds, from how far each one is from that before it, hexadecimal."""
+    return tuple(accumulate(int(step, 16) for step in steps.split()))
+
+
+SETS: dict[str, tuple[int, ...]] = {{}}
+{"".join(parts)}'''
+
+
 def main() -> int:
     check_folds()
+    SETS.write_text(render_sets(derive_sets()), encoding="utf-8", newline="\n")
+    print(f"{SETS.name}: {SETS.stat().st_size} bytes")
     HEADER.write_text(render(derive_classes(), derive_nfc()), encoding="utf-8", newline="\n")
     print(f"{HEADER.name}: {HEADER.stat().st_size} bytes of C")
     return 0

@@ -69,6 +69,16 @@ class Config:
     eps: float = 1e-5
 
 
+# Shapes by their number of parameters: the model beside this script, and the one of
+# examples/freestanding.
+SIZES = {
+    "11m": Config(),
+    "280k": Config(
+        vocab=512, hidden=64, layers=5, heads=4, kv_heads=2, head_dim=16, ff=192, context=256
+    ),
+}
+
+
 # ---------------------------------------------------------------- tokenizer
 
 
@@ -632,7 +642,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0, help="length of the whole run")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--batch", type=int, default=8, help="windows of 512 tokens a step")
+    parser.add_argument("--size", choices=SIZES, default="11m", help="parameters; 11m")
+    parser.add_argument("--batch", type=int, default=8, help="windows of a full context a step")
     parser.add_argument("--lr", type=float, default=2.5e-3, help="peak learning rate")
     parser.add_argument("--warmup", type=int, default=200, help="steps")
     parser.add_argument("--decay", type=float, default=0.1, help="weight decay, first half")
@@ -656,7 +667,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     args.work.mkdir(parents=True, exist_ok=True)
-    config = Config()
+    config = SIZES[args.size]
     data = load_data(args.work, args.debs, config)
     if args.steps:
         train(args, data, config)

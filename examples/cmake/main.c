@@ -20,7 +20,7 @@ int main(void)
         return 1;
     int n =
         (int)austen_tokenize(m, prompt, strlen(prompt), 1, ids, CONTEXT, scratch, sizeof scratch);
-    if (!austen_eval(m, ids, n))
+    if (n < 1 || !austen_eval(m, ids, n))
         return 1;
     const uint8_t *piece = austen_piece(m, austen_sample(m, 0.0f, 0, 1.0f, &seed), &bytes);
     printf("%s%.*s\n", prompt, (int)bytes, (const char *)piece);

@@ -12,10 +12,16 @@ from bitnetc.errors import BitnetcError
 from bitnetc.run import command
 from bitnetc.target import load_target, target_names
 from bitnetc.verify import verify
-from e2e.built import EXAMPLE, Built
+from e2e.built import EXAMPLE, Built, program_of
 
 # Each target on each CPU that its file names; the floor CPU dies on any newer instruction.
-PLACES = [(name, cpu) for name in target_names() for cpu in load_target(name).checks]
+# Programs for several CPUs, and tuned ones, are in test_cpus.py.
+PLACES = [
+    (target.name, cpu)
+    for target in map(load_target, target_names())
+    if not (target.variants or target.base)
+    for cpu in target.checks
+]
 PROMPT = "It is a truth universally acknowledged, that \u00e9\U0001f600"
 
 
@@ -48,7 +54,32 @@ def test_every_target(
 ) -> None:
     start(target, Path("program"), cpu, unavailable)
     model, plan, folder = built(EXAMPLE if variant == "example" else tiny(variant), target)
-    for outcome in verify(model, plan, folder / "bin" / "model", cpu):
+    for outcome in verify(model, plan, program_of(folder, target), cpu):
+        assert outcome.equal, f"{outcome.case.title}: {outcome.detail}"
+
+
+# Floats through ternary matrices; norms, windows and an activation of other graphs. One CPU of each
+# way in which sixteen lanes are computed.
+@pytest.mark.parametrize(
+    ("variant", "target", "cpu"),
+    [
+        ("bonsai", "armv7-neon", "cortex-a8"),
+        ("embedding-gemma3", "armv8-neon", "cortex-a53"),
+        ("bonsai", "wasm32-simd128", "wasmtime"),
+        ("embedding-gemma3", "x86_64-sse4.1", "Penryn"),
+    ],
+)
+def test_other_graphs_elsewhere(
+    variant: str,
+    target: str,
+    cpu: str,
+    built: Callable[..., Built],
+    tiny: Callable[[str], Path],
+    unavailable: Unavailable,
+) -> None:
+    start(target, Path("program"), cpu, unavailable)
+    model, plan, folder = built(tiny(variant), target)
+    for outcome in verify(model, plan, program_of(folder, target), cpu):
         assert outcome.equal, f"{outcome.case.title}: {outcome.detail}"
 
 
@@ -80,7 +111,7 @@ def test_same_text_everywhere(built: Callable[..., Built], unavailable: Unavaila
     """Every target and CPU, 1, 2 and 4 threads, the prompt whole or token by token."""
     texts = {}
     for target, cpu in PLACES:
-        program = built(EXAMPLE, target)[2] / "bin" / "model"
+        program = program_of(built(EXAMPLE, target)[2], target)
         words = start(target, program, cpu, unavailable)
         for threads in ("1", "2", "4") if load_target(target).threads else ("1",):
             for batch in ("64", "1"):

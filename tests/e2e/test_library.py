@@ -249,9 +249,13 @@ def test_subdirectory(built: Callable[..., Built], tmp_path: Path) -> None:
 
 
 def test_python(built: Callable[..., Built], tmp_path: Path) -> None:
-    folder = built(EXAMPLE, "native", name="austen")[2]
-    cmake(folder, tmp_path / "build", "-DBUILD_SHARED_LIBS=ON")
-    script = EXAMPLES / "python" / "model.py"
-    said = run(sys.executable, script, tmp_path / "build" / "libausten.so", PROMPT)
+    folder = built(EXAMPLE, "native", name="austen", python=True)[2]
+    script = EXAMPLES / "python" / "write.py"
+    where = {**os.environ, "PYTHONPATH": str(folder / "python")}
     own = run(folder / "bin" / "austen", "-p", PROMPT, "-n", "40", "--temp", "0")
-    assert said == own
+    assert run(sys.executable, script, PROMPT, env=where) == own
+    shutil.copytree(folder, tmp_path / "there", ignore=shutil.ignore_patterns("bin", "lib", "*.so"))
+    cmake(tmp_path / "there", tmp_path / "build", f"-DCMAKE_INSTALL_PREFIX={tmp_path / 'to'}")
+    run(tool("cmake", "cmake"), "--install", tmp_path / "build")
+    where["PYTHONPATH"] = str(tmp_path / "to" / "python")
+    assert run(sys.executable, script, PROMPT, env=where) == own

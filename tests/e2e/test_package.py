@@ -352,3 +352,20 @@ def test_deb_of_another_machine(built: Callable[..., Built], tmp_path: Path) -> 
     assert "Architecture: arm64\n" in control and "Depends" not in control
     program = (compiled / "bin" / "jane").read_bytes()
     assert struct.unpack_from("<H", program, 18) == (183,)  # EM_AARCH64
+
+
+def test_lintian(
+    built: Callable[..., Built],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    unavailable: Unavailable,
+) -> None:
+    """No error in the packages of a static program, given a maintainer and a date."""
+    lintian = shutil.which("lintian") or unavailable("armv8-neon", "lintian is not installed")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    monkeypatch.setenv("DEBEMAIL", "models@debian.org")
+    package(built(EXAMPLE, "armv8-neon")[2], tmp_path / "p", ("deb",))
+    debs = sorted(map(str, (tmp_path / "p").glob("*.deb")))
+    done = subprocess.run([lintian, *debs], capture_output=True, text=True)
+    assert len(debs) == 2 and done.returncode == 0, done.stdout
+    assert not re.search(r"^E:", done.stdout, re.M)

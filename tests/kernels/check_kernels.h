@@ -17,7 +17,14 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#ifndef __wasi__ /* has neither signals nor pages to guard: canaries remain */
+/* Where there are no pages to guard this way, canaries remain. */
+#if defined(__wasi__) || defined(_WIN32) || !__STDC_HOSTED__
+#define NO_GUARD
+#ifdef _WIN32
+#include <fcntl.h>
+#include <io.h>
+#endif
+#else
 #include <signal.h>
 #include <sys/mman.h>
 #endif
@@ -32,6 +39,7 @@ struct check {
     int code_bits; /* 8 / code_bits codes in a byte, high bits first */
     int codes;     /* valid codes: 0 .. codes - 1; the last digit base 3 is one trit + 1 */
     int lut;       /* reads look-up tables */
+    int low, high; /* the values of the first code and of the last one */
     int max_cols;
 };
 
@@ -55,11 +63,16 @@ static const char *const fill_names[FILLS] = {
 };
 
 enum { CANARIES = 16 };
+
+/* Memory for the widest matrix. */
+#ifndef CHECK_BYTES
+#define CHECK_BYTES INT32_MAX
+#endif
 #define CANARY ((int32_t)0x5ca1ab1e)
 
 static char now[200]; /* the case that runs, for the signal handler */
 
-#ifndef __wasi__
+#ifndef NO_GUARD
 static void died(int number)
 {
     static const char text[] = "DIED with a signal in ";
@@ -85,7 +98,7 @@ struct guarded {
     size_t bytes;
 };
 
-#ifdef __wasi__
+#ifdef NO_GUARD
 static uint8_t *ending_at_guard(struct guarded *g, size_t bytes)
 {
     if (g->bytes < bytes) {
@@ -178,7 +191,7 @@ static void change_trit(const struct check *c, uint8_t *w, size_t bytes)
     uint8_t *at = w + random_below((uint32_t)bytes);
     const uint32_t mask = (1u << c->code_bits) - 1;
     const uint32_t code = (uint32_t)*at >> shift & mask;
-    const uint32_t other = code - code % 3 + (code + 1) % 3;
+    const uint32_t other = c->codes >= 16 ? code ^ 1 : code - code % 3 + (code + 1) % 3;
     *at = (uint8_t)((*at & ~(mask << shift)) | other << shift);
 }
 
@@ -284,17 +297,20 @@ static void check_shapes(const struct check *c, uint64_t seed, enum plant plant)
         }
 }
 
-/* The widest matrix allowed, all products of one sign: sums are +-127 * cols. */
+/* The widest matrix allowed, all products as large as they get and of one sign. */
 static void check_limit(const struct check *c)
 {
-    const int cols = c->max_cols / c->cols * c->cols;
+    const int room = CHECK_BYTES / (c->rows / c->trits_per_byte + 4); /* weights, activations */
+    const int most = c->max_cols < room ? c->max_cols : room;
+    const int cols = most / c->cols * c->cols;
     const size_t bytes = (size_t)c->rows * (size_t)cols / (size_t)c->trits_per_byte;
     uint8_t *w = ending_at_guard(&w_memory, bytes);
     int32_t *acc = malloc(sizeof *acc * 2 * (size_t)c->rows);
     if (!acc)
         exit(1);
     for (int fill = PLUS_PLUS; fill <= MINUS_MINUS; fill++) {
-        const int32_t want = (fill == PLUS_PLUS || fill == MINUS_MINUS ? 127 : -127) * cols;
+        const int value = fill == PLUS_PLUS || fill == PLUS_MINUS ? c->high : c->low;
+        const int32_t want = value * activation((enum fill)fill, 0) * cols;
         const int n = c->lut ? 1 : 2;
         snprintf(now, sizeof now, "%s %d x %d, %d tokens, %s", c->name, c->rows, cols, n,
                  fill_names[fill]);
@@ -335,8 +351,11 @@ static int check_all(const struct check *checks, int count, int argc, char **arg
             return 2;
         }
     }
-    setvbuf(stdout, NULL, _IOLBF, 0);
-#ifndef __wasi__
+#ifdef _WIN32
+    _setmode(1, _O_BINARY);
+#endif
+    setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
+#ifndef NO_GUARD
     signal(SIGSEGV, died);
     signal(SIGBUS, died);
     signal(SIGILL, died);

@@ -9,6 +9,10 @@
  * sanitised build sees a read beyond it. */
 #include <stdio.h>
 #include <stdlib.h>
+#ifdef _WIN32
+#include <fcntl.h>
+#include <io.h>
+#endif
 
 #include "bnc_attention.h"
 #include "bnc_dense.h"
@@ -96,6 +100,11 @@ static void do_silu(void)
     map(bnc_silu);
 }
 
+static void do_gelu_tanh(void)
+{
+    map(bnc_gelu_tanh);
+}
+
 static void do_relu2(void)
 {
     map(bnc_relu2);
@@ -122,10 +131,12 @@ static void do_halves(void)
 {
     const int n = integer(0);
     while (more()) {
-        const float *x = take_floats(n);
+        float *x = take_floats(n);
         uint16_t *y = memory(sizeof *y * (size_t)n);
         bnc_halves(y, x, n);
         give(y, sizeof *y * (size_t)n);
+        free(y);
+        free(x);
     }
 }
 
@@ -331,17 +342,25 @@ static const struct {
     const char *name;
     void (*run)(void);
 } functions[] = {
-    { "exp", do_exp },       { "silu", do_silu },         { "relu2", do_relu2 },
-    { "round", do_round },   { "half", do_half },         { "halves", do_halves },
-    { "unhalf", do_unhalf }, { "widen", do_widen },       { "dot", do_dot },
-    { "sum", do_sum },       { "rmsnorm", do_rmsnorm },   { "rope", do_rope },
-    { "dense", do_dense },   { "quantise", do_quantise }, { "embed", do_embed },
-    { "attend", do_attend }, { "sample", do_sample },     { "linear", do_linear },
+    { "exp", do_exp },           { "silu", do_silu },
+    { "relu2", do_relu2 },       { "gelu_tanh", do_gelu_tanh },
+    { "round", do_round },       { "half", do_half },
+    { "halves", do_halves },     { "unhalf", do_unhalf },
+    { "widen", do_widen },       { "dot", do_dot },
+    { "sum", do_sum },           { "rmsnorm", do_rmsnorm },
+    { "rope", do_rope },         { "dense", do_dense },
+    { "quantise", do_quantise }, { "embed", do_embed },
+    { "attend", do_attend },     { "sample", do_sample },
+    { "linear", do_linear },
 };
 
 int main(int argc, char **argv)
 {
     size_t room = 1 << 16;
+#ifdef _WIN32 /* bytes, no ends of lines */
+    _setmode(0, _O_BINARY);
+    _setmode(1, _O_BINARY);
+#endif
     input = memory(room);
     for (size_t got; (got = fread(input + input_bytes, 1, room - input_bytes, stdin)) > 0;) {
         input_bytes += got;

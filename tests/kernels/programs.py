@@ -1,5 +1,6 @@
 """Check programs: rendered from the kernel list, built as the compiler would build, and run."""
 
+import dataclasses
 import os
 import subprocess
 from dataclasses import dataclass
@@ -7,7 +8,8 @@ from pathlib import Path
 
 import jinja2
 
-from bitnetc import resources
+from bitnetc import __version__, resources
+from bitnetc.emit import environment
 from bitnetc.errors import BitnetcError
 from bitnetc.kernels import KERNELS, Kernel
 from bitnetc.run import command
@@ -37,10 +39,12 @@ class Variant:
 
 
 def variants() -> list[Variant]:
-    """Every target on every CPU of its checks; where it runs here, this machine's compiler too,
-    plain and sanitised."""
+    """Every instruction set on every CPU of its checks; where it runs here, this machine's compiler
+    too, plain and sanitised."""
     found = []
     for target in map(load_target, target_names()):
+        if target.variants or target.base:
+            continue  # its kernels and flags are those of targets that are here
         found += [Variant(target.name, cpu, False) for cpu in target.checks]
         if runs_here(target):
             found += [Variant(target.name, "host", True)] * (target.arch != "host")
@@ -75,11 +79,34 @@ def build(
     toolchain = choose(target, native, None)
     words = compiler_words(toolchain, target)
     words += [*FLAGS, *WARNINGS, "-DBNC_THREADS=0", f"-I{resources.RUNTIME}", f"-I{HERE}"]
+    words += _freestanding_words(target, program)
     words += [str(source), "-o", str(program), *flags]  # a library comes after what needs it
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         raise CompilerFailed(f"{toolchain.name} failed on {source.name}:\n{done.stderr}")
     return program
+
+
+# Memory of a board for the widest matrix: enough for what dsp and mve in bitnetc/kernels.py allow.
+CHECK_BYTES = 2**23
+
+
+def _freestanding_words(target: Target, program: Path) -> list[str]:
+    """Where there is no C library: a small one over semihosting, and the board's memory map."""
+    if not target.firmware:
+        return []
+    script = program.with_suffix(".ld")
+    heap = target.firmware.weights
+    view = {"model": {"name": "checks"}, "name": "none", "version": __version__}
+    view |= {"detached": False}
+    view |= {"target": target, "firmware": dataclasses.replace(target.firmware, stack=65536)}
+    script.write_text(environment().get_template("freestanding/link.ld.jinja").render(view))
+    own, library = HERE / "freestanding", resources.RUNTIME / "freestanding"
+    return [
+        *(f"-I{own}", f"-I{library}", "-Dmain=checks_main", f"-DCHECK_BYTES={CHECK_BYTES}"),
+        *(f"-DHEAP={heap.origin}u", f"-DHEAP_BYTES={heap.bytes}u"),
+        *("-g0", "-T", str(script), str(own / "checks_libc.c")),
+    ]
 
 
 class CompilerFailed(Exception):

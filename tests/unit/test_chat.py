@@ -18,7 +18,7 @@ from bitnetc.chat import compile_chat, read_chat
 from bitnetc.emit import c_string
 from bitnetc.errors import BitnetcError
 from bitnetc.model import ChatParts, ChatTemplate, Strip
-from bitnetc.tokenizer import Tokenizer, parse_tokenizer
+from bitnetc.tokenizer import AddedToken, Tokenizer, parse_tokenizer
 
 BITNET_2B_4T = (
     "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = "
@@ -277,6 +277,14 @@ def test_tokenizer_that_marks_the_beginning() -> None:
     marks = dataclasses.replace(tiny(), space_prefix="first")
     chat, notes = compile_chat("here", MISTRAL, VARIABLES, marks)
     assert chat is None and "treats every stretch of text alike" in notes[0]
+
+
+def test_tokenizer_that_comes_to_a_control_token() -> None:
+    """A message could hold one though none is recognised in it."""
+    control = AddedToken(ord("A"), b"A", True, False)
+    reached = dataclasses.replace(tiny(), added=(control, *tiny().added))
+    chat, notes = compile_chat("here", MISTRAL, VARIABLES, reached)
+    assert chat is None and "whose merges do not lead to 'A'" in notes[0]
 
 
 def test_endless_template() -> None:

@@ -324,6 +324,12 @@ def test_tq_types_agree_with_the_gguf_package() -> None:
         assert data.tobytes() == PACK[name](trits, np.array([0.5], np.float32))
 
 
+# Where types have their float16 values, if not at 0 only.
+SCALES_AT = {
+    **dict.fromkeys(["Q4_K", "Q5_K", "Q4_1", "Q5_1"], (0, 2)), "Q6_K": (208,), "Q2_K": (80, 82)
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", WIDENED)
 def test_float_types_widen_as_in_the_gguf_package(name: str) -> None:
     quants: Any = pytest.importorskip("gguf.quants")
@@ -332,7 +338,7 @@ def test_float_types_widen_as_in_the_gguf_package(name: str) -> None:
     widened = WIDENED[name]
     chance = np.random.default_rng(1)
     raw = chance.integers(0, 256, (600, widened.block.bytes), dtype=np.uint8)
-    for at in {"Q4_K": (0, 2), "Q6_K": (208,)}.get(name, (0,)):
+    for at in SCALES_AT.get(name, (0,)):
         scales = (chance.standard_normal(600) / 9).astype(np.float16)
         raw[:, at : at + 2] = scales.view(np.uint8).reshape(-1, 2)
     theirs = quants.dequantize(raw, GGMLQuantizationType[name])
@@ -356,7 +362,7 @@ def test_embeddings_of_every_type(tmp_path: Path, name: str) -> None:
         raw = np.frombuffer(np.random.default_rng(1).bytes(2 * 320 * 256), np.uint8)
         block = WIDENED[name].block
         raw = raw[: block.size(320, 256)].reshape(-1, block.bytes).copy()
-        for at in {"Q4_K": (0, 2), "Q6_K": (208,)}.get(name, (0,)):
+        for at in SCALES_AT.get(name, (0,)):
             raw[:, at : at + 2] = np.array([0.01], np.float16).view(np.uint8)
         data = raw.tobytes()
         values = WIDENED[name].load(raw.reshape(-1), 320, 256)
@@ -447,15 +453,43 @@ def test_weight_only_models_are_not_quantised_in_silence(tmp_path: Path) -> None
     path = tmp_path / "a.gguf"
     for packing in ("TQ1_0", "TQ2_0", "Q2_0", "PQ2_0", "PTQ1_0"):
         write_gguf(path, tiny, packing, "llama")
-        with pytest.raises(BitnetcError, match=r'"llama" with .* TriLM .* put its config.json'):
-            read(path)
+        assert "such as TriLM and Bonsai are stored" in read(path).weight_only
+        model = normalise(read(path), "x")
+        assert model.float_activations and any("stay floats" in note for note in model.notes)
     (tmp_path / "tokenizer.json").write_text(json.dumps(tiny.tokenizer))
     write_gguf(path, tiny, "TQ2_0", "llama", {"tokenizer.ggml.pre": "falcon3"})
     assert any("Falcon" in note for note in read(path).notes)
     write_gguf(path, tiny, "TQ2_0", "llama")
     (tmp_path / "config.json").write_text(json.dumps(tiny.config))
     model = normalise(read(path), "x")
+    assert not model.float_activations
     assert any("int8 per token: config.json" in note for note in model.notes)
+
+
+def test_bonsai_as_gguf(tmp_path: Path) -> None:
+    """Qwen3's graph with scales per group, ternary and binary; its vocabulary by name."""
+    for packing, zeros in (("Q2_0", 0.4), ("PQ2_0", 0.4), ("Q2_0 (128)", 0.4), ("Q1_0", 0.0)):
+        options = {"family": "ternary-bonsai", "dim": 128, "ffn_dim": 256, "kv_heads": 2}
+        tiny = tiny_checkpoint(**options, zeros=zeros, tied=False)
+        for name, trits in tiny.trits.items() if packing != "Q2_0" else ():
+            scales = tiny.scales[name][:, ::2]  # of groups twice as wide
+            dtype, shape, _ = tiny.tensors[name]
+            values = trits * np.repeat(scales, 128, axis=1)
+            tiny.tensors[name] = (dtype, shape, rounded(values, dtype.lower())[0])
+            tiny.scales[name] = scales
+        tiny.write(tmp_path / packing)
+        path = tmp_path / f"{packing}.gguf"
+        width = {"qwen3.attention.key_length": 32, "qwen3.attention.value_length": 32}
+        pre = {"tokenizer.ggml.pre": "qwen2", "tokenizer.ggml.add_bos_token": None}
+        write_gguf(path, tiny, packing, "qwen3", {**width, **pre})
+        ours, theirs = (normalise(read(p), "x") for p in (path, tmp_path / packing))
+        assert (ours.family, ours.float_activations) == (theirs.family, True)
+        for a, b in zip(ours.blocks, theirs.blocks, strict=True):
+            for role in ROLES:
+                assert np.array_equal(getattr(a, role).scale, getattr(b, role).scale)
+        assert np.array_equal(Reference(ours).logits(TOKENS), Reference(theirs).logits(TOKENS))
+        t = ours.tokenizer
+        assert (t.max_digits, t.nfc, t.ignore_merges, t.prefix) == (1, True, False, ())
 
 
 def test_binary_weights_are_trits_without_zeros(tmp_path: Path) -> None:
@@ -768,7 +802,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
     "architecture a number": ({"general.architecture": 3}, {}, "general.arch", "must be a text"),
     "split": ({"split.count": value(U16, 3)}, {}, "split.count", "one of 3 parts, which is not"),
     "adapter": ({"general.type": "adapter"}, {}, "general.type", '"adapter" is not supported'),
-    "qwen3": ({"general.architecture": "qwen3"}, {}, "general.architecture", '"qwen3" is not'),
+    "qwen2": ({"general.architecture": "qwen2"}, {}, "general.architecture", '"qwen2" is not'),
     "gemma3": ({"general.architecture": "gemma3"}, {}, "general.architecture", '"gemma3" is not'),
     "no width": ({B + "embedding_length": None}, {}, B + "embedding_length", "is missing; convert"),
     "width a text": ({B + "embedding_length": "64"}, {}, B + "embedding_length", "whole number"),
@@ -849,11 +883,11 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "output_norm.weight",
         "stored as I2_S, but this tensor must hold floats",
     ),
-    "embedding in Q4_1": (
+    "embedding in IQ3_S": (
         {},
-        {"token_embd.weight": (3, (320, 256), bytes(51200))},
+        {"token_embd.weight": (21, (320, 256), bytes(35200))},
         "token_embd.weight",
-        "stored as Q4_1, but this tensor must hold floats",
+        "stored as IQ3_S, but this tensor must hold floats",
     ),
     "embedding infinite": (
         {},
@@ -891,7 +925,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
             )
         },
         Q + ": row 0, group 0",
-        "scales per group are not supported yet",
+        "scales per group need float activations",
     ),
     "scale beside, zero": (
         {},
@@ -901,7 +935,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
     ),
     "bias": ({}, {"blk.0.attn_q.bias": ("F32", (256,), bytes(1024))}, "blk.0.attn_q.bias", "bias"),
     "q_norm": (
-        {}, {"blk.0.attn_q_norm.weight": ("F32", (64,), bytes(256))}, "attn_q_norm", "Qwen3"
+        {}, {"blk.0.attn_q_norm.weight": ("F32", (64,), bytes(256))}, "attn_q_norm", "normalises"
     ),
     "norm_in": (
         {},

@@ -14,17 +14,18 @@ layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=list(LAYOUTS))
 
 @layouts
 def test_the_name_states_the_block(layout: Layout) -> None:
-    found = re.fullmatch(r"(?:i2|tl1)_(?:m(\d+))?k(\d+)", layout.name)
+    found = re.fullmatch(r"(?:i[248]|tl1)_(?:m(\d+))?k(\d+)", layout.name)
     assert found
     assert (layout.rows, layout.cols) == (int(found[1] or 1), int(found[2]))
     assert LAYOUTS[layout.name] is layout
 
 
 @layouts
-def test_two_bits_a_trit(layout: Layout) -> None:
+def test_two_bits_a_trit_and_an_integers_own(layout: Layout) -> None:
     rows, cols = 3 * layout.rows, 2 * layout.cols
-    assert layout.packed_bytes(rows, cols) == rows * cols // 4
-    assert len(layout.pack(np.zeros((rows, cols), np.int8))) == rows * cols // 4
+    size = rows * cols * (layout.code.integers or 2) // 8
+    assert layout.packed_bytes(rows, cols) == size
+    assert len(layout.pack(np.zeros((rows, cols), np.int8))) == size
 
 
 @layouts
@@ -41,7 +42,7 @@ def test_every_byte_is_made_of_valid_codes(layout: Layout) -> None:
     packed = np.frombuffer(layout.pack(trits), np.uint8)
     for shift in range(0, 8, layout.code.bits):
         codes = packed >> shift & (2**layout.code.bits - 1)
-        assert codes.max() < 3**layout.code.trits
+        assert codes.max() < layout.code.base**layout.code.trits
 
 
 @layouts

@@ -12,6 +12,9 @@ import pytest
 from checkpoints import (
     TRANSFORMERS_VARIANTS,
     VARIANTS,
+    VARIANTS_EMBEDDING,
+    VARIANTS_GRAPHS,
+    VARIANTS_LEVELS,
     TinyCheckpoint,
     pack,
     rounded,
@@ -47,6 +50,10 @@ NORMS_1BITLLM = NORMS | {
 }
 
 
+# test_graphs.py has these
+OTHER_GRAPHS = {**VARIANTS_GRAPHS, **VARIANTS_LEVELS, **VARIANTS_EMBEDDING}
+
+
 def read_model(folder: Path, **options: Any) -> Model:
     write_checkpoint(folder, **options)
     return normalise(read(folder), "tiny")
@@ -60,7 +67,7 @@ def stored(tiny: TinyCheckpoint, name: str) -> NDArray[np.float32]:
     return np.frombuffer(data, {"F16": np.float16, "F32": np.float32}[dtype]).reshape(shape)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in OTHER_GRAPHS])
 def test_every_variant(tmp_path: Path, name: str) -> None:
     tiny = tiny_checkpoint(**VARIANTS[name])
     tiny.write(tmp_path)
@@ -156,6 +163,10 @@ def test_weights_equal_those_of_transformers(tmp_path: Path, transformers: Any, 
             if isinstance(module, BitLinear):
                 assert np.array_equal(trits, unpack_weights(module.weight, torch.int8).numpy())
                 scale = (1 / module.weight_scale).numpy()
+            elif type(module) is torch.nn.Linear:
+                kept: Any = matrix
+                assert np.array_equal(to_float32(trits, kept.dtype), module.weight.detach())
+                continue
             else:
                 assert isinstance(module, AutoBitLinear)
                 weight = module.weight.detach()
@@ -491,15 +502,47 @@ REFUSED: dict[str, tuple[dict[str, Any], Damage, str, str]] = {
     "activation gelu": ({}, config(hidden_act="gelu"), "config.json: hidden_act", "relu2"),
     "rope scaling": (
         {},
-        config(rope_scaling={"rope_type": "yarn", "factor": 4.0}),
+        config(rope_scaling={"rope_type": "dynamic", "factor": 4.0}),
         "config.json: rope_scaling: rope_type",
-        '"yarn" is not supported; only the default',
+        '"dynamic" is not supported; known scalings',
     ),
     "rope scaling, old key": (
         {},
-        config(rope_scaling={"type": "linear", "factor": 2.0}),
-        "config.json: rope_scaling: type",
-        '"linear" is not supported',
+        config(rope_scaling={"type": "linear", "factor": 0}),
+        "config.json: rope_scaling: factor",
+        "must be above 0",
+    ),
+    "rope scaling, half of it": (
+        {},
+        config(rope_scaling={"rope_type": "llama3", "factor": 8.0}),
+        "config.json: rope_scaling: original_max_position_embeddings",
+        "is missing",
+    ),
+    "rope scaling upside down": (
+        {},
+        config(
+            rope_scaling={
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 4.0,
+                "high_freq_factor": 1.0,
+                "original_max_position_embeddings": 64,
+            }
+        ),
+        "config.json: rope_scaling: high_freq_factor",
+        "1.0 is not above low_freq_factor, 4.0",
+    ),
+    "longrope beyond its first positions": (
+        {},
+        config(
+            rope_scaling={
+                "rope_type": "longrope",
+                "short_factor": [1.0] * 8,
+                "original_max_position_embeddings": 64,
+            }
+        ),
+        "config.json: max_position_embeddings",
+        "128 is beyond 64",
     ),
     "rope scaling a text": (
         {}, config(rope_scaling="yarn"), "config.json: rope_scaling", "must be an object"
@@ -564,8 +607,14 @@ REFUSED: dict[str, tuple[dict[str, Any], Damage, str, str]] = {
     "projection kept": (
         {},
         quant(modules_to_not_convert=["lm_head", "q_proj"]),
-        "config.json: quantization_config: modules_to_not_convert",
-        "keeps model.layers.0.self_attn.q_proj in float",
+        "model.layers.0.self_attn.q_proj.weight",
+        "stored as U8, but this tensor must hold floats",
+    ),
+    "gate kept and up not": (
+        {"kept": ("lm_head", "model.layers.1.mlp.gate_proj")},
+        lambda tiny: None,
+        "layer 1",
+        "one of gate_proj and up_proj is ternary and the other is not",
     ),
     "kept a pattern that hangs": (
         {},
@@ -604,16 +653,16 @@ REFUSED: dict[str, tuple[dict[str, Any], Damage, str, str]] = {
         "is missing; download",
     ),
     "q_norm": (
-        {"family": "llama-bitnet"},
+        {"family": "llama-bitnet", "head_dim": 64},
         tensor(L0 + "self_attn.q_norm.weight", *BF16),
-        '"model.layers.0.self_attn.q_norm.weight"',
-        "Qwen3",
+        "tensor model.layers.0.self_attn.k_norm.weight",
+        "is missing",
     ),
     "projection norm": (
         {"family": "llama-bitnet"},
         tensor(L0 + "self_attn.q_proj.norm.weight", *BF16),
-        '"model.layers.0.self_attn.q_proj.norm.weight"',
-        "bitnet-embedding",
+        "model.safetensors: model.layers.0.self_attn.q_proj.weight",
+        "stored as U8",
     ),
     "projection rms_norm": (
         {},

@@ -6,11 +6,12 @@ import io
 import json
 import re
 import tarfile
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 
 from bitnetc import resources
+from bitnetc.build import program_file
 from bitnetc.errors import BitnetcError
 from bitnetc.package import home_paths, package, read_product
 from bitnetc.target import load_target, target_names
@@ -31,7 +32,7 @@ def write_compiled(folder: Path, name: str, target: str) -> Path:
         "LICENSES/MIT.txt": resources.LICENSE.read_bytes(),
     }
     built = {
-        f"bin/{name}": b"\x7fELF\2" + bytes(100),
+        f"bin/{program_file(name, load_target(target))}": b"\x7fELF\2" + bytes(100),
         f"lib/lib{name}.a": b"!<arch>\n",
         f"lib/cmake/{name}/{name}Config.cmake": b"",
         f"lib/pkgconfig/{name}.pc": b"",
@@ -135,9 +136,12 @@ def test_destination(compiled: Path, tmp_path: Path) -> None:
 def test_every_target(target: str, tmp_path: Path) -> None:
     """Each Linux target has packages, which ask for the machine that its kernels need."""
     compiled = write_compiled(tmp_path / "out", "tiny", target)
-    if load_target(target).arch == "wasm32":
+    if load_target(target).system != "linux":
         with pytest.raises(BitnetcError, match="not a Linux machine"):
             package(compiled, tmp_path / "p", ("deb",))
+        package(compiled, tmp_path / "p", ("cmake",))
+        with tarfile.open(next((tmp_path / "p").glob(f"*-{target}.tar.gz"))) as tar:
+            assert any(PurePath(name).stem == "tiny" for name in tar.getnames() if "/bin/" in name)
         return
     package(compiled, tmp_path / "p", ("yocto", "buildroot", "deb"))
     arch = read_product(compiled).arch

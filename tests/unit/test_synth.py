@@ -14,6 +14,7 @@ import pytest
 from bitnetc import families, synth
 from bitnetc.checkpoint import read
 from bitnetc.errors import BitnetcError
+from bitnetc.model import Ternary
 from bitnetc.normalise import normalise
 from bitnetc.synth import SHAPES, Published, byte_level_tokenizer, made_up_merges
 
@@ -66,9 +67,12 @@ def test_every_supported_shape_is_read_back(tmp_path: Path, like: str, monkeypat
     assert ours.shape == replace(narrow, layers=1)
     assert ours.family == model.family
     assert ours.tied == model.tied
-    assert ours.ffn_activation == model.activation
+    gelu = {"gelu_pytorch_tanh": "gelu_tanh"}
+    assert ours.ffn_activation == gelu.get(model.activation, model.activation)
     assert (ours.norm_eps, ours.rope_theta) == (model.norm_eps, model.rope_theta)
-    assert ours.eos and ours.notes == ()
+    told = [n for n in ours.notes if "pooled by their mean" in n or "stay floats" in n]
+    assert ours.eos and list(ours.notes) == told
+    assert ours.float_activations == (model.form == "levels")
     assert len(ours.tokenizer.pieces) == model.shape.vocab
     for matrix in (ours.blocks[0].wq, ours.blocks[0].w_down):
         trits = matrix.load()
@@ -76,7 +80,8 @@ def test_every_supported_shape_is_read_back(tmp_path: Path, like: str, monkeypat
         expected = 0.31 if model.form == "online" else 0.42
         assert abs(zeros - expected) < 0.03
         # what goes through keeps its size
-        gain = matrix.scale[0] * np.sqrt((1 - zeros) * matrix.cols)
+        assert isinstance(matrix, Ternary)
+        gain = matrix.scale.flat[0] * np.sqrt((1 - zeros) * matrix.cols)
         assert 0.6 < gain < 1.6
     assert abs(ours.blocks[0].attn_norm.mean() - 1) < 0.05
 
@@ -153,13 +158,6 @@ def test_a_whole_model_is_streamed(tmp_path: Path) -> None:
 
 
 # --- refusals ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("like", [name for name in SHAPES if name not in SUPPORTED])
-def test_families_to_come_are_refused_by_name(tmp_path: Path, like: str) -> None:
-    with pytest.raises(BitnetcError, match=f"family {SHAPES[like].family} is not supported yet"):
-        synth.synth(like, tmp_path / "model", seed=1)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

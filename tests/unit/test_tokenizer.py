@@ -18,6 +18,7 @@ from fuzz_tokenizer import NO_ROOM, NO_SCRATCH, TOO_LONG, Compiled
 from numpy.typing import NDArray
 from tokenizers import Tokenizer as Oracle
 
+from bitnetc.chat import reached_controls
 from bitnetc.errors import BitnetcError
 from bitnetc.tokenizer import (
     ANY_DIGITS,
@@ -123,6 +124,37 @@ def test_long_words(lib: ctypes.CDLL, ignore_merges: bool) -> None:
     fuzz.compare(oracle, compiled, [text.encode() for text in texts])
 
 
+def test_pre_tokenizer_trees(lib: ctypes.CDLL) -> None:
+    """Random trees of all nodes that are read: before and after the pattern, and after ByteLevel,
+    where bytes are the characters."""
+    refused = 0
+    for seed in range(150):
+        rng = random.Random(seed)
+        document = fuzz.random_tree_document(rng)
+        try:
+            compiled = Compiled(lib, document)
+        except BitnetcError as error:
+            assert "after a Metaspace that splits" in str(error)
+            refused += 1
+            continue
+        oracle = Oracle.from_str(document)
+        texts = [fuzz.random_text(rng, 12) for _ in range(40)]
+        for text, wanted in zip(texts, oracle.encode_batch(texts), strict=True):
+            assert compiled.encode(text.encode(), special=True) == wanted.ids, (seed, text)
+    assert refused < 30
+
+
+def test_no_tree_is_slow(lib: ctypes.CDLL) -> None:
+    """A quadratic step takes minutes here."""
+    steps = [fuzz.split({"Regex": p}, "MergedWithNext") for p in ("[ab]{3,}", "a{2}", "[^a]+")]
+    document = fuzz.tree_document([*steps, *fuzz.TREES["falcon"], *steps])
+    compiled = Compiled(lib, document)
+    for text in (b"a", b"aab ", b"ab", b"1", "é".encode(), b"a "):
+        started = time.perf_counter()
+        assert compiled.call((text * 1_000_000)[:1_000_000])[0] > 0
+        assert time.perf_counter() - started < 10
+
+
 def test_words_that_are_pieces(lib: ctypes.CDLL) -> None:
     """Without ignore_merges, exactly the pieces that their own merges lead to are found whole."""
     document = fuzz.stirred_document(False)
@@ -190,6 +222,10 @@ def test_classes_of_all_code_points(lib: ctypes.CDLL, derived_classes: Classes) 
     classes = np.zeros(0x110000, np.uint8)
     lib.shim_classes(ctypes.c_void_p(classes.ctypes.data))
     assert np.flatnonzero(classes != wanted).tolist() == []
+    assert (
+        unicode_tables.SETS.read_text("utf-8").splitlines()[5:]
+        == (unicode_tables.render_sets(unicode_tables.derive_sets()).splitlines()[5:])
+    ), "run python -m bitnetc.tokenizer.unicode_tables"
     unicode_tables.check_folds()
 
     def without_version(text: str) -> str:
@@ -238,6 +274,51 @@ def test_room_for_ids(trained: Compiled) -> None:
         for room in range(count):
             assert trained.call(text, room=room) == (NO_ROOM, [])
         assert trained.call(text, room=count) == (count, ids)
+
+
+PLAIN = {
+    "trained": lambda: fuzz.trained_document(False),
+    "nfc": fuzz.nfc_document,
+    "neox": fuzz.neox_document,
+    **{
+        name: lambda name=name: fuzz.character_document(name, *fuzz.characters_vocabulary(False))
+        for name in fuzz.CHARACTER_RULES
+    },
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_control_tokens_as_text(lib: ctypes.CDLL, name: str) -> None:
+    """With BNC_ENCODE_PLAIN the ids are those of the tokenizer that has no control tokens, and
+    those that `tokenizers` finds when it is told to take control tokens for text."""
+    document = PLAIN[name]()
+    compiled = Compiled(lib, document)
+    less = fuzz.without_controls(document)
+    judge = Oracle.from_str(less)
+    numbers = {t["content"]: t["id"] for t in json.loads(document)["added_tokens"]}
+    renumbered = {t["id"]: numbers[t["content"]] for t in json.loads(less)["added_tokens"]}
+    told = Oracle.from_str(document)
+    told.encode_special_tokens = True
+    controls = [t.content.decode() for t in compiled.tokenizer.added if t.special]
+    others = [t.content.decode() for t in compiled.tokenizer.added if not t.special]
+    assert len(controls) >= 2
+    assert ("<" in reached_controls(compiled.tokenizer)) == (name in ("trained", "nfc"))
+    rng = random.Random(7)
+    texts = [*controls, "".join(controls), *(f"a{c}{c}é {c} 1{c[:-1]}" for c in controls)]
+    for _ in range(300):
+        parts = [fuzz.random_text(rng, 3), rng.choice(controls), fuzz.random_text(rng, 2)]
+        texts.append("".join([*parts, rng.choice([*controls, *others]), fuzz.random_text(rng, 2)]))
+    differ = 0
+    for text in texts:
+        ids = [renumbered.get(i, i) for i in judge.encode(text, add_special_tokens=False).ids]
+        found = compiled.encode(text.encode(), plain=True)
+        assert found == ids, text
+        differ += found != compiled.encode(text.encode())
+        if name == "neox":  # where no other token begins inside a control token
+            assert found == told.encode(text, add_special_tokens=False).ids
+        if not reached_controls(compiled.tokenizer):
+            assert not any(map(compiled.is_special, found)), text
+    assert differ > 250
 
 
 def test_scratch(trained: Compiled) -> None:
@@ -400,16 +481,33 @@ REFUSED = [
     (change("pre_tokenizer", None), "pre_tokenizer: missing"),
     (change("pre_tokenizer", {"type": "Whitespace"}), 'pre_tokenizer: "Whitespace" is not'),
     (change("pre_tokenizer.pretokenizers", []), "pre_tokenizer: missing"),
+    (change(f"{SPLIT}.type", "Digits"), "individual_digits: expected true or false, found null"),
+    (change(f"{SPLIT}.type", "UnicodeScripts"), '[0]: "UnicodeScripts" is not supported; supp'),
+    (change(f"{SPLIT}.type", "BertPreTokenizer"), '[0]: "BertPreTokenizer" is not supported'),
+    (change(f"{SPLIT}.type", "ByteLevel"), "[1]: a second ByteLevel is not supported"),
+    (change(f"{SPLIT}", {"type": "CharDelimiterSplit", "delimiter": "ab"}), "expected one char"),
+    (change(f"{SPLIT}.pattern", {}), "Regex: expected a string, found null"),
+    (change(f"{SPLIT}.pattern", {"String": "ab"}), '"ab" is not supported; supported: one char'),
+    (change(f"{SPLIT}.pattern", {"String": ""}), 'String: "" is not supported'),
+    (change(f"{SPLIT}.pattern.Regex", r"[a-z]*"), 'the pattern "[a-z]*" is not supported'),
+    (change(f"{SPLIT}.pattern.Regex", r"[z-a]"), 'the pattern "[z-a]" is not supported'),
+    (change(f"{SPLIT}.pattern.Regex", r"[[a]&&b]"), 'the pattern "[[a]&&b]" is not supported'),
+    (change(f"{SPLIT}.pattern.Regex", r"[0-9]|b"), 'the pattern "[0-9]|b" is not supported'),
+    (change(f"{SPLIT}.pattern.Regex", r"a{3,2}"), 'the pattern "a{3,2}" is not supported'),
+    (change(f"{SPLIT}.pattern.Regex", r"\p{Han}"), 'p{Han}" is not supported'),
+    (change(f"{SPLIT}.pattern.Regex", ""), 'the pattern "" is not supported'),
+    (change("pre_tokenizer.pretokenizers", [{"type": "Digits"}] * 2), "a Sequence of Digits, Digi"),
     (
-        change("pre_tokenizer.pretokenizers.0.type", "Digits"),
-        "pre_tokenizer: a Sequence of Digits, ByteLevel",
+        lambda d: d["pre_tokenizer"]["pretokenizers"].extend(
+            {"type": "Digits", "individual_digits": True} for _ in range(16)
+        ),
+        "pre_tokenizer: too many pre-tokenisers; supported: 15",
     ),
-    (change(f"{SPLIT}.pattern", {"String": " "}), "Regex: expected a string, found null"),
     (change(f"{SPLIT}.pattern.Regex", r"\w+"), r'the pattern "\\w+" is not supported'),
     (change(f"{SPLIT}.pattern.Regex", PATTERN_HEAD + r"\d" + PATTERN_TAIL), "is not supported"),
     (change(f"{SPLIT}.pattern.Regex", PATTERN_HEAD[:-1] + PATTERN_TAIL), "is not supported"),
-    (change(f"{SPLIT}.behavior", "Removed"), 'behavior: "Removed", not "Isolated"'),
-    (change(f"{SPLIT}.invert", True), "invert: true is not supported"),
+    (change(f"{SPLIT}.behavior", "Removed"), 'behavior: "Removed" is not supported with'),
+    (change(f"{SPLIT}.invert", True), 'behavior: "Isolated" is not supported with this'),
     (change(f"{LEVEL}.add_prefix_space", True), "add_prefix_space: true is not supported"),
     (change(f"{LEVEL}.use_regex", True), "use_regex: true is not supported"),
     (change(f"{LEVEL}.use_regex", ...), "use_regex: true is not supported"),

@@ -113,7 +113,7 @@ static const struct bnc_linear w_down = {
 static void block(struct tiny *m, const struct tiny_block *w, int layer,
                   const struct scratch *s, struct bnc_worker *t)
 {
-    uint16_t *cache = m->cache + (ptrdiff_t)layer * 2 * KV_HEADS * m->context * HEAD_STRIDE;
+    uint16_t *cache = m->cache + (ptrdiff_t)layer * 2 * KV_HEADS * m->context * CACHE_ROW;
     const float *rope = vector(m, AT_ROPE);
     const int n = m->n, pos = m->length;
 
@@ -150,7 +150,7 @@ static void block(struct tiny *m, const struct tiny_block *w, int layer,
     bnc_sync(t);
 }
 
-BNC_API void tiny_step(void *arg, struct bnc_worker *t)
+BNC_STEP_API void tiny_step(void *arg, struct bnc_worker *t)
 {
     struct tiny *m = arg;
     const struct scratch s = scratch_of(m, t->index);

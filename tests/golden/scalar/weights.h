@@ -8,13 +8,15 @@
 
 #include <stdint.h>
 
+/* The data, and the places in the weights of what belongs to no block. */
 extern const uint8_t tiny_weights[67968];
-extern const uint8_t tiny_tokenizer[9024];
+extern const uint8_t tiny_tokenizer[9064];
 
 static const uint64_t AT_ROPE = 0;           /* f32 128 x 16 */
 static const uint64_t AT_FINAL_NORM = 26752; /* f32 64 */
 static const uint64_t AT_EMBEDDING = 27008;  /* bf16 320 x 64 */
 
+/* The places of a block's tensors. */
 struct tiny_block {
     uint64_t attn_norm;     /* [64] */
     uint64_t wq_scale;      /* [1] */

@@ -5,14 +5,9 @@
  */
 #include "state.h"
 
-/* Feeds n tokens in batches; logits of each if all is not null. */
-static int feed(struct tiny *m, const int32_t *tokens, int n, float *all)
+/* Computes n valid tokens, for which there is room, in batches; logits of each if all is not null. */
+static void compute(struct tiny *m, const int32_t *tokens, int n, float *all)
 {
-    if (n < 1 || n > m->context - m->length)
-        return -1;
-    for (int i = 0; i < n; i++)
-        if (tokens[i] < 0 || tokens[i] >= VOCAB)
-            return -1;
     for (int done = 0; done < n; done += m->n) {
         m->tokens = tokens + done;
         m->n = n - done < BATCH ? n - done : BATCH;
@@ -22,20 +17,55 @@ static int feed(struct tiny *m, const int32_t *tokens, int n, float *all)
         if (all)
             memcpy(m->logits, m->all_logits + (ptrdiff_t)(m->n - 1) * VOCAB, sizeof(float) * VOCAB);
     }
+    m->ready = 1;
+}
+
+/* Computes the token that was generated last, if that is still to be done. */
+static void catch_up(struct tiny *m)
+{
+    const int32_t token = m->pending;
+    m->pending = -1;
+    if (token >= 0)
+        compute(m, &token, 1, 0);
+}
+
+/* Feeds n tokens from outside; logits of each if all is not null. Returns 0 or a code. */
+static int feed(struct tiny *m, const int32_t *tokens, int n, float *all)
+{
+    if (n < 1)
+        return TINY_EARGUMENT;
+    if (n > m->context - tiny_length(m))
+        return TINY_EFULL;
+    for (int i = 0; i < n; i++)
+        if (tokens[i] < 0 || tokens[i] >= VOCAB)
+            return TINY_ETOKEN;
+    catch_up(m);
+    compute(m, tokens, n, all);
+    m->held_bytes = 0;
     return 0;
 }
 
-size_t tiny_arena_bytes(int context, int threads)
+int (tiny_check)(const void *arena, size_t arena_bytes, int context, int threads)
 {
-    return TINY_ARENA_BYTES(context, threads);
+    struct bnc_tokenizer tokenizer;
+    if (context < 1 || context > TINY_CONTEXT)
+        return TINY_ECONTEXT;
+    if (threads < 1 || threads > BNC_MAX_THREADS)
+        return TINY_ETHREADS;
+    if (!arena || arena_bytes < tiny_arena_bytes(context, threads))
+        return TINY_EARENA;
+    if ((uintptr_t)arena % TINY_ARENA_ALIGN != 0)
+        return TINY_EALIGN;
+    if (bnc_tokenizer_init(&tokenizer, tiny_tokenizer, TINY_TOKENIZER_BYTES) != 0)
+        return TINY_EDATA;
+    return 0;
 }
 
-struct tiny *tiny_init(void *arena, size_t arena_bytes, int context, int threads)
+struct tiny *(tiny_init)(void *arena, size_t arena_bytes, int context, int threads)
 {
     uint8_t *base = arena;
     struct tiny *m = arena;
-    if (!arena || (uintptr_t)arena % TINY_ARENA_ALIGN != 0 || context < 1 || context > TINY_CONTEXT ||
-        threads < 1 || threads > BNC_MAX_THREADS || arena_bytes < tiny_arena_bytes(context, threads))
+    if (tiny_check(arena, arena_bytes, context, threads) != 0)
         return 0;
     m->x = (float *)(void *)(base + AT_X);
     m->q = (float *)(void *)(base + AT_Q);
@@ -47,15 +77,15 @@ struct tiny *tiny_init(void *arena, size_t arena_bytes, int context, int threads
     m->acts.q = (int8_t *)(base + AT_ACT_Q);
     m->acts.sum = (int32_t *)(void *)(base + AT_ACT_SUM);
     m->acts.scale = (float *)(void *)(base + AT_ACT_SCALE);
-    m->acts.lut = base + AT_ACT_LUT;
+    m->acts.lut = 0;
     m->acts.stride = STRIDE;
     m->weights = tiny_weights;
     m->threads = base + AT_THREADS;
     m->thread_bytes = TINY_THREAD_BYTES(context);
     m->cache = (uint16_t *)(void *)(m->threads + m->thread_bytes * (size_t)threads);
     m->context = context;
-    m->length = 0;
-    if (bnc_tokenizer_init(&m->tokenizer, tiny_tokenizer, sizeof tiny_tokenizer) != 0)
+    tiny_reset(m);
+    if (bnc_tokenizer_init(&m->tokenizer, tiny_tokenizer, TINY_TOKENIZER_BYTES) != 0)
         return 0;
     return bnc_pool_start(&m->pool, threads) == 0 ? m : 0;
 }
@@ -68,17 +98,25 @@ void tiny_close(struct tiny *m)
 void tiny_reset(struct tiny *m)
 {
     m->length = 0;
+    m->pending = -1;
+    m->ready = 0;
+    m->held_bytes = 0;
 }
 
 void tiny_rewind(struct tiny *m, int length)
 {
-    if (length >= 0 && length < m->length)
-        m->length = length;
+    if (length < 0 || length >= tiny_length(m))
+        return;
+    /* The logits are those of the last token computed. */
+    m->ready = m->ready && length == m->length && length > 0;
+    m->length = length;
+    m->pending = -1;
+    m->held_bytes = 0;
 }
 
 int tiny_length(const struct tiny *m)
 {
-    return m->length;
+    return m->length + (m->pending >= 0);
 }
 
 int tiny_context(const struct tiny *m)
@@ -96,9 +134,27 @@ int tiny_eval_all(struct tiny *m, const int32_t *tokens, int n, float *logits)
     return feed(m, tokens, n, logits);
 }
 
+const float *tiny_logits(struct tiny *m)
+{
+    catch_up(m);
+    return m->ready ? m->logits : 0;
+}
+
+int tiny_embed(struct tiny *m, const int32_t *tokens, int n, float *embedding)
+{
+    const int code = feed(m, tokens, n, 0);
+    if (code == 0)
+        memcpy(embedding, m->normed + (m->n - 1) * DIM, sizeof(float) * DIM);
+    return code;
+}
+
 int tiny_sample(struct tiny *m, float temperature, int top_k, float top_p, uint64_t *seed)
 {
     uint8_t *base = (uint8_t *)m;
+    if (!(temperature >= 0.0f) || top_k < 0 || !(top_p > 0.0f && top_p <= 1.0f))
+        return TINY_EARGUMENT;
+    if (!tiny_logits(m))
+        return TINY_EEMPTY;
     return bnc_sample(m->logits, VOCAB, temperature, top_k, top_p, seed,
                       (float *)(void *)(base + AT_ODDS), (int32_t *)(void *)(base + AT_ORDER));
 }

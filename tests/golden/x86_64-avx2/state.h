@@ -8,6 +8,9 @@
 
 #include "tiny.h"
 #include "weights.h"
+
+#define BNC_CACHE_Q8 0 /* int8 codes in the cache; else float16 */
+#define BNC_MAX_HEAD_DIM 16 /* of this model: what attention's stack is for */
 #include "bnc_runtime.h"
 
 #if BNC_RUNTIME_ABI != 1
@@ -15,35 +18,35 @@
 #endif
 
 enum {
-    DIM = 64,         /* width of the residual stream */
-    FFN_DIM = 96,     /* width between gate/up and down */
-    HEADS = 4,        /* query heads */
-    KV_HEADS = 1,     /* key/value heads, each shared by 4 */
-    HEAD_DIM = 16,    /* width of one head */
-    HEAD_STRIDE = 16, /* the same, as it lies in the cache */
-    Q_DIM = 64,       /* HEADS * HEAD_DIM */
-    KV_DIM = 16,      /* KV_HEADS * HEAD_DIM */
-    VOCAB = 320,      /* rows of the embedding */
-    BATCH = 64,       /* most tokens in one step */
-    STRIDE = 128,     /* columns between two quantised tokens */
+    DIM = 64,       /* width of the residual stream */
+    FFN_DIM = 96,   /* width between gate/up and down */
+    HEADS = 4,      /* query heads */
+    KV_HEADS = 1,   /* key/value heads, each shared by 4 */
+    HEAD_DIM = 16,  /* width of one head */
+    CACHE_ROW = 16, /* 16-bit words of a head in the cache */
+    Q_DIM = 64,     /* HEADS * HEAD_DIM */
+    KV_DIM = 16,    /* KV_HEADS * HEAD_DIM */
+    VOCAB = 320,    /* rows of the embedding */
+    BATCH = 64,     /* most tokens in one step */
+    STRIDE = 128,   /* columns between two quantised tokens */
 };
 
 /* Where buffers lie in the arena, in bytes. Those that are never alive together overlap. */
 enum {
-    AT_ACT_LUT = 12288,    /* look-up tables */
-    AT_H = 143360,         /* gate * up */
-    AT_NORMED = 143360,    /* the head's input */
-    AT_Q = 143360,         /* queries, then attention */
-    AT_K = 159744,         /* keys of these tokens */
-    AT_V = 163840,         /* values of these tokens */
-    AT_X = 167936,         /* residual stream */
-    AT_ACT_Q = 184320,     /* quantised activations */
-    AT_LOGITS = 192512,    /* logits of the last token */
-    AT_ODDS = 193792,      /* the sampler's weights */
-    AT_ORDER = 195072,     /* the sampler's order */
-    AT_ACT_SCALE = 196352, /* their scales */
-    AT_ACT_SUM = 196608,   /* their sums */
-    AT_THREADS = 196864    /* scratch of each thread, then the cache */
+    AT_H = 12288,         /* gate * up */
+    AT_NORMED = 12288,    /* the head's input */
+    AT_ODDS = 12288,      /* the sampler's weights */
+    AT_Q = 12288,         /* queries, then attention */
+    AT_ORDER = 13568,     /* the sampler's order */
+    AT_TEXT = 14848,      /* text of the token that is delivered */
+    AT_K = 28672,         /* keys of these tokens */
+    AT_V = 32768,         /* values of these tokens */
+    AT_X = 36864,         /* residual stream */
+    AT_ACT_Q = 53248,     /* quantised activations */
+    AT_LOGITS = 61440,    /* logits of the last token */
+    AT_ACT_SCALE = 62720, /* their scales */
+    AT_ACT_SUM = 62976,   /* their sums */
+    AT_THREADS = 63232    /* scratch of each thread, then the cache */
 };
 
 struct tiny {
@@ -52,11 +55,17 @@ struct tiny {
     struct bnc_acts acts;
     const uint8_t *weights; /* the content of weights.bin */
     float *x, *q, *k, *v, *h, *normed, *logits;
-    uint16_t *cache; /* [LAYERS][keys, values][KV_HEADS][context][HEAD_STRIDE] */
+    uint16_t *cache; /* [LAYERS][keys, values][KV_HEADS][context][CACHE_ROW] */
     uint8_t *threads;
     size_t thread_bytes;
     int context; /* positions there is room for */
     int length;  /* positions filled */
+    int ready;   /* whether logits are those of the last position */
+
+    /* The generation in progress. */
+    int32_t pending;                   /* delivered, and not yet computed; -1 for none */
+    uint8_t held[3];                   /* bytes that begin a character, */
+    uint8_t held_bytes;                /* and how many */
 
     /* The step in progress. */
     const int32_t *tokens;

@@ -7,8 +7,8 @@
  * stands between phases.
  */
 #include "state.h"
+#include "kernels/avx2/matmul_i2_m32k64.h"
 #include "kernels/avx2/matmul_i2_m4k128.h"
-#include "kernels/avx2/matmul_tl1_m32k4.h"
 
 static const float NORM_EPS = 1e-05f; /* added to the mean of squares */
 static const float ATTENTION_SCALE = 0.25f; /* 1 / sqrt(HEAD_DIM) */
@@ -40,9 +40,9 @@ static const float *vector(const struct tiny *m, uint64_t offset)
     return (const float *)(const void *)(m->weights + offset);
 }
 
-/* 64 x 64 in layout tl1_m32k4 */
+/* 64 x 64 in layout i2_m32k64 */
 static const struct bnc_linear wq = {
-    .kernel = bnc_matmul_tl1_m32k4_avx2,
+    .kernel = bnc_matmul_i2_m32k64_avx2,
     .rows = 64,
     .cols = 64,
     .tile = 32,
@@ -70,19 +70,19 @@ static const struct bnc_linear wv = {
     .per_row = 0,
 };
 
-/* 64 x 64 in layout i2_m4k128 */
+/* 64 x 64 in layout i2_m32k64 */
 static const struct bnc_linear wo = {
-    .kernel = bnc_matmul_i2_m4k128_avx2,
+    .kernel = bnc_matmul_i2_m32k64_avx2,
     .rows = 64,
-    .cols = 128,
-    .tile = 4,
-    .tile_bytes = 128,
+    .cols = 64,
+    .tile = 32,
+    .tile_bytes = 512,
     .per_row = 0,
 };
 
-/* 96 x 64 in layout tl1_m32k4 */
+/* 96 x 64 in layout i2_m32k64 */
 static const struct bnc_linear w_gate = {
-    .kernel = bnc_matmul_tl1_m32k4_avx2,
+    .kernel = bnc_matmul_i2_m32k64_avx2,
     .rows = 96,
     .cols = 64,
     .tile = 32,
@@ -90,9 +90,9 @@ static const struct bnc_linear w_gate = {
     .per_row = 0,
 };
 
-/* 96 x 64 in layout tl1_m32k4 */
+/* 96 x 64 in layout i2_m32k64 */
 static const struct bnc_linear w_up = {
-    .kernel = bnc_matmul_tl1_m32k4_avx2,
+    .kernel = bnc_matmul_i2_m32k64_avx2,
     .rows = 96,
     .cols = 64,
     .tile = 32,
@@ -114,7 +114,7 @@ static const struct bnc_linear w_down = {
 static void block(struct tiny *m, const struct tiny_block *w, int layer,
                   const struct scratch *s, struct bnc_worker *t)
 {
-    uint16_t *cache = m->cache + (ptrdiff_t)layer * 2 * KV_HEADS * m->context * HEAD_STRIDE;
+    uint16_t *cache = m->cache + (ptrdiff_t)layer * 2 * KV_HEADS * m->context * CACHE_ROW;
     const float *rope = vector(m, AT_ROPE);
     const int n = m->n, pos = m->length;
 
@@ -151,7 +151,7 @@ static void block(struct tiny *m, const struct tiny_block *w, int layer,
     bnc_sync(t);
 }
 
-BNC_API void tiny_step(void *arg, struct bnc_worker *t)
+BNC_STEP_API void tiny_step(void *arg, struct bnc_worker *t)
 {
     struct tiny *m = arg;
     const struct scratch s = scratch_of(m, t->index);

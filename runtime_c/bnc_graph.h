@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: MIT */
+/* The phases that only some graphs have: norms of heads, of projections and before residuals,
+ * windows of attention, texts side by side, and what becomes of a text's vectors. Each worker takes
+ * its share of the tokens, or of the pairs of token and key/value head, as in bnc_runtime.h. */
+#ifndef BNC_GRAPH_H
+#define BNC_GRAPH_H
+
+#include "bnc_attention.h"
+#include "bnc_quantise.h"
+#include "bnc_threads.h"
+
+/* x[i][k] += bias[k]. */
+BNC_INLINE void bnc_bias(float *x, const float *bias, int n)
+{
+    for (int k = 0; k < n; k++)
+        x[k] += bias[k];
+}
+
+/* Keeps x[cols] as token i for matrices that read floats, zeros up to the stride. */
+BNC_INLINE void bnc_keep_floats(struct bnc_acts *acts, int i, const float *x, int cols)
+{
+    float *to = acts->f + (ptrdiff_t)i * acts->f_stride;
+    memcpy(to, x, sizeof(float) * (size_t)cols);
+    memset(to + cols, 0, sizeof(float) * (size_t)(acts->f_stride - cols));
+}
+
+/* Token i in every form that the model's matrices read. */
+BNC_INLINE void bnc_input(struct bnc_acts *acts, int i, const float *x, int cols)
+{
+    if (acts->q)
+        bnc_quantise(acts, i, x, cols);
+    if (acts->q && acts->lut)
+        bnc_build_lut16(acts, i, acts->stride);
+    if (acts->f)
+        bnc_keep_floats(acts, i, x, cols);
+}
+
+/* Normalises (when weight is given) tokens x[i] for matrices of which some read floats.
+ * row: scratch, [cols]. */
+BNC_INLINE void bnc_norm_input(const struct bnc_worker *worker, struct bnc_acts *acts,
+                               const float *x, const float *weight, int cols, float eps, int n,
+                               float *row)
+{
+    int begin, end;
+    bnc_share(worker, n, &begin, &end);
+    for (int i = begin; i < end; i++) {
+        const float *from = x + (ptrdiff_t)i * cols;
+        if (weight) {
+            bnc_rmsnorm(row, from, weight, cols, eps);
+            from = row;
+        }
+        bnc_input(acts, i, from, cols);
+    }
+}
+
+/* The same for `count` matrices that each have a norm of their own behind the common one: acts[j]
+ * gets token i normalised by weight, then by own[j]. row: scratch, [2][cols]. */
+BNC_INLINE void bnc_norms_input(const struct bnc_worker *worker, struct bnc_acts *acts,
+                                const float *x, const float *weight, float eps,
+                                const float *const *own, int count, float own_eps, int cols, int n,
+                                float *row)
+{
+    float *inner = row + cols;
+    int begin, end;
+    bnc_share(worker, n, &begin, &end);
+    for (int i = begin; i < end; i++) {
+        bnc_rmsnorm(row, x + (ptrdiff_t)i * cols, weight, cols, eps);
+        for (int j = 0; j < count; j++) {
+            bnc_rmsnorm(inner, row, own[j], cols, own_eps);
+            bnc_input(acts + j, i, inner, cols);
+        }
+    }
+}
+
+/* x[i] += rmsnorm(o[i]) * weight: a norm before the residual connection. row: scratch, [cols]. */
+BNC_INLINE void bnc_norm_add(const struct bnc_worker *worker, float *x, const float *o,
+                             const float *weight, int cols, float eps, int n, float *row)
+{
+    int begin, end;
+    bnc_share(worker, n, &begin, &end);
+    for (int i = begin; i < end; i++) {
+        float *to = x + (ptrdiff_t)i * cols;
+        bnc_rmsnorm(row, o + (ptrdiff_t)i * cols, weight, cols, eps);
+        for (int k = 0; k < cols; k++)
+            to[k] += row[k];
+    }
+}
+
+/* Adds biases and normalises each head of queries and keys; null pointers stand for neither. The
+ * shares are those of bnc_rope_cache(), which may follow without a bnc_sync(). */
+BNC_INLINE void bnc_heads(const struct bnc_worker *worker, float *q, float *k, float *v,
+                          const float *q_bias, const float *k_bias, const float *v_bias,
+                          const float *q_norm, const float *k_norm, float eps, int heads,
+                          int kv_heads, int head_dim, int n)
+{
+    const int group = heads / kv_heads;
+    int begin, end;
+    bnc_share(worker, n * kv_heads, &begin, &end);
+    for (int item = begin; item < end; item++) {
+        const int i = item / kv_heads, head = item % kv_heads;
+        float *query = q + (ptrdiff_t)(i * heads + head * group) * head_dim;
+        float *key = k + (ptrdiff_t)(i * kv_heads + head) * head_dim;
+        if (q_bias) {
+            bnc_bias(query, q_bias + head * group * head_dim, group * head_dim);
+            bnc_bias(key, k_bias + head * head_dim, head_dim);
+            bnc_bias(v + (ptrdiff_t)(i * kv_heads + head) * head_dim, v_bias + head * head_dim,
+                     head_dim);
+        }
+        if (q_norm) {
+            for (int g = 0; g < group; g++)
+                bnc_rmsnorm(query + g * head_dim, query + g * head_dim, q_norm, head_dim, eps);
+            bnc_rmsnorm(key, key, k_norm, head_dim, eps);
+        }
+    }
+}
+
+/* bnc_rope_cache() of a model whose batch holds several texts: starts[i] is the position of the
+ * cache at which token i's text begins; null: one text, from position 0. */
+BNC_INLINE void bnc_rope_cache_from(const struct bnc_worker *worker, float *q, float *k,
+                                    const float *v, uint16_t *layer, const float *rope, int heads,
+                                    int kv_heads, int head_dim, int context, int pos, int n,
+                                    const int32_t *starts)
+{
+    const int group = heads / kv_heads;
+    int begin, end;
+    bnc_share(worker, n * kv_heads, &begin, &end);
+    for (int item = begin; item < end; item++) {
+        const int i = item / kv_heads, head = item % kv_heads;
+        const int turn = pos + i - (starts ? starts[i] : 0);
+        const float *table = rope + (ptrdiff_t)turn * head_dim;
+        float *key = k + (i * kv_heads + head) * head_dim;
+        for (int g = 0; g < group; g++)
+            bnc_rope(q + (i * heads + head * group + g) * head_dim, table, head_dim);
+        bnc_rope(key, table, head_dim);
+        bnc_cache_put(bnc_cache_head(layer, kv_heads, context, head, head_dim), pos + i, key,
+                      v + (i * kv_heads + head) * head_dim, head_dim);
+    }
+}
+
+/* The cache without its first positions. */
+BNC_INLINE struct bnc_cache bnc_cache_from(struct bnc_cache cache, int first, int head_dim)
+{
+    const ptrdiff_t skipped = (ptrdiff_t)first * BNC_CACHE_ROW(head_dim);
+    return (struct bnc_cache){ cache.keys + skipped, cache.values + skipped };
+}
+
+/* bnc_attention() of token i over the last `window` positions (0: all) of its text, which begins at
+ * starts[i]. Chunks are counted from the first position that is seen. */
+BNC_INLINE void bnc_attention_from(const struct bnc_worker *worker, float *q, uint16_t *layer,
+                                   int heads, int kv_heads, int head_dim, float scale, int context,
+                                   int pos, int n, int window, const int32_t *starts, float *score)
+{
+    const int group = heads / kv_heads;
+    int begin, end;
+    bnc_share(worker, n * kv_heads, &begin, &end);
+    for (int item = begin; item < end; item++) {
+        const int i = item / kv_heads, head = item % kv_heads;
+        float *at = q + (i * heads + head * group) * head_dim;
+        int first = starts ? starts[i] : 0;
+        if (window && first < pos + i + 1 - window)
+            first = pos + i + 1 - window;
+        const struct bnc_cache all = bnc_cache_head(layer, kv_heads, context, head, head_dim);
+        bnc_attend(at, at, bnc_cache_from(all, first, head_dim), pos + i + 1 - first, group,
+                   head_dim, scale, score);
+    }
+}
+
+enum bnc_pooling { BNC_POOL_LAST, BNC_POOL_MEAN, BNC_POOL_CLS };
+
+/* Takes n normalised tokens into the vectors of their texts, y[texts[i]]: each worker some of the
+ * columns, and tokens in order. Means are sums until the caller divides them. */
+BNC_INLINE void bnc_pool_texts(const struct bnc_worker *worker, float *y, const float *x,
+                               enum bnc_pooling pooling, const int32_t *texts,
+                               const int32_t *starts, int pos, int n, int cols)
+{
+    int begin, end;
+    bnc_share(worker, (cols + BNC_LANES - 1) / BNC_LANES, &begin, &end);
+    begin *= BNC_LANES;
+    end = end * BNC_LANES < cols ? end * BNC_LANES : cols;
+    for (int i = 0; i < n; i++) {
+        float *to = y + (ptrdiff_t)texts[i] * cols;
+        const float *from = x + (ptrdiff_t)i * cols;
+        const int is_first = pos + i == starts[i];
+        for (int k = begin; k < end; k++) {
+            if (pooling == BNC_POOL_MEAN)
+                to[k] = (is_first ? 0.0f : to[k]) + from[k];
+            else if (pooling == BNC_POOL_LAST || is_first)
+                to[k] = from[k];
+        }
+    }
+}
+
+/* y / max(|y|, 1e-12) */
+BNC_INLINE void bnc_unit(float *y, int cols)
+{
+    const float length = bnc_sqrt(bnc_dot(y, y, cols));
+    for (int k = 0; k < cols; k++)
+        y[k] /= length > 1e-12f ? length : 1e-12f;
+}
+
+#endif

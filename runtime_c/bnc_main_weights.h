@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+/* Where a program has its weights: in itself, or in a file that is mapped before the first session.
+ */
+#ifndef BNC_MAIN_WEIGHTS_H
+#define BNC_MAIN_WEIGHTS_H
+
+#include "bnc_main_options.h"
+
+#ifdef BNC_MODEL_WEIGHTS_FILE_BYTES
+
+#include "bnc_map.h"
+
+static struct bnc_map weights;
+
+static void open_weights(const struct options *o)
+{
+    static char path[BNC_PATH];
+    const char *wrong = bnc_open_weights(&weights, o->weights, BNC_MODEL_WEIGHTS_FILE, o->self,
+                                         BNC_MODEL_WEIGHTS_FILE_BYTES, path);
+    if (wrong)
+        die(USAGE, path, wrong);
+    const int code = bnc_model_check_weights(weights.data, weights.bytes, o->check_weights);
+    if (code != 0)
+        die(USAGE, path, bnc_model_error(code));
+#ifdef __linux__
+    if (o->huge_pages && bnc_huge_pages(&weights) != 0)
+        die(FAILED, "--huge-pages", "there is no memory for a copy of the weights");
+#endif
+}
+
+static struct bnc_model *begin(void *arena, size_t bytes, int context, int threads)
+{
+    return bnc_model_init_weights(arena, bytes, context, threads, weights.data, weights.bytes);
+}
+
+#else
+
+static void open_weights(const struct options *o)
+{
+    (void)o;
+}
+
+static struct bnc_model *begin(void *arena, size_t bytes, int context, int threads)
+{
+    return bnc_model_init(arena, bytes, context, threads);
+}
+
+#endif
+#endif

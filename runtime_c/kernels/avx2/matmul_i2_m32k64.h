@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT */
+/* Ternary matmul for AVX2, layout i2_m32k64.
+ *
+ *     sum over k of (code - 1) * q = sum of code * q - sum of q,   code = trit + 1 in 0 .. 2
+ *
+ * The codes at bits 2j of a register are 8 rows of four neighbouring columns, four bytes a row.
+ * vpmaddubsw multiplies them by four activations that are the same for all rows and adds
+ * neighbours, vpmaddwd with ones adds the two halves of a row: a sum stays in its row's lane.
+ *
+ * For one token a register is shifted once: codes at bits 0 and 1 of a nibble are taken as they
+ * are, those at bits 2 and 3 are masked where they lie, which makes their sums four times too
+ * large; they are multiples of four and are shifted at the end.
+ * Bounds: in int16 a code's pair adds at most 508, 2032 where it counts fourfold: sixteen of them
+ * (128 columns) are 32512. In int32 the fourfold sums are at most 4 * 254 a column: they last for
+ * 2,113,664 columns, the planner's limit is lower. */
+#ifndef BNC_MATMUL_I2_M32K64_AVX2_H
+#define BNC_MATMUL_I2_M32K64_AVX2_H
+
+#include <immintrin.h>
+
+#include "../../bnc_layouts.h"
+#include "../../bnc_linear.h"
+
+_Static_assert(BNC_I2_M32K64_ROWS == 32 && BNC_I2_M32K64_COLS == 64, "unrolled by hand");
+
+BNC_INLINE __m256i bnc_load_i2_m32k64_avx2(const void *at)
+{
+    return _mm256_loadu_si256(at);
+}
+
+/* Four activations in every lane. */
+BNC_INLINE __m256i bnc_four_avx2(const int8_t *q)
+{
+    int32_t four;
+    memcpy(&four, q, sizeof four);
+    return _mm256_set1_epi32(four);
+}
+
+/* One token: bound by memory, so the stream of weights is fetched ahead. */
+BNC_INLINE void bnc_matvec_i2_m32k64_avx2(int32_t *restrict acc, const uint8_t *restrict w,
+                                          const int8_t *restrict q, int32_t sum_q, int rows,
+                                          int cols)
+{
+    enum { AHEAD = 4096, GROUP = 128 }; /* bytes ahead: a page; columns that int16 sums hold */
+    const __m256i low2 = _mm256_set1_epi8(0x03), next2 = _mm256_set1_epi8(0x0c);
+    for (int m = 0; m < rows; m += BNC_I2_M32K64_ROWS) {
+        __m256i sum[4];
+        for (int r = 0; r < 4; r++)
+            sum[r] = _mm256_set1_epi32(-sum_q);
+        for (int first = 0; first < cols; first += GROUP) {
+            const int count = cols - first < GROUP ? cols - first : GROUP;
+            __m256i once[4], fourfold[4];
+            for (int r = 0; r < 4; r++)
+                once[r] = fourfold[r] = _mm256_setzero_si256();
+            for (int k = first; k < first + count; k += 16, w += 128) {
+                const __m256i x0 = bnc_four_avx2(q + k + 12), x1 = bnc_four_avx2(q + k + 8);
+                const __m256i x2 = bnc_four_avx2(q + k + 4), x3 = bnc_four_avx2(q + k);
+                _mm_prefetch((const char *)w + AHEAD, _MM_HINT_T0);
+                _mm_prefetch((const char *)w + AHEAD + 64, _MM_HINT_T0);
+                for (int r = 0; r < 4; r++) {
+                    const __m256i c = bnc_load_i2_m32k64_avx2(w + 32 * r);
+                    const __m256i h = _mm256_srli_epi16(c, 4);
+                    const __m256i a = _mm256_maddubs_epi16(_mm256_and_si256(c, low2), x0);
+                    const __m256i b = _mm256_maddubs_epi16(_mm256_and_si256(c, next2), x1);
+                    const __m256i d = _mm256_maddubs_epi16(_mm256_and_si256(h, low2), x2);
+                    const __m256i e = _mm256_maddubs_epi16(_mm256_and_si256(h, next2), x3);
+                    once[r] = _mm256_add_epi16(once[r], _mm256_add_epi16(a, d));
+                    fourfold[r] = _mm256_add_epi16(fourfold[r], _mm256_add_epi16(b, e));
+                }
+            }
+            const __m256i ones = _mm256_set1_epi16(1);
+            for (int r = 0; r < 4; r++) {
+                const __m256i four = _mm256_srai_epi32(_mm256_madd_epi16(fourfold[r], ones), 2);
+                sum[r] = _mm256_add_epi32(sum[r],
+                                          _mm256_add_epi32(_mm256_madd_epi16(once[r], ones), four));
+            }
+        }
+        for (int r = 0; r < 4; r++)
+            _mm256_storeu_si256((__m256i *)(void *)(acc + m + 8 * r), sum[r]);
+    }
+}
+
+/* acc of 32 rows and `tokens` <= 2 tokens += codes * q over `cols` <= 256 columns: 64 pairs of at
+ * most 508 stay in int16. tokens is constant once inlined. codes: [cols / 4][32] dwords */
+BNC_INLINE void bnc_tile_i2_m32k64_avx2(int32_t *acc, int rows, const __m256i *codes,
+                                        const int8_t *q, int stride, int tokens, int cols)
+{
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i sum[2][4];
+    for (int i = 0; i < tokens; i++)
+        for (int r = 0; r < 4; r++)
+            sum[i][r] = _mm256_setzero_si256();
+    for (int k = 0; k < cols; k += 4, codes += 4)
+        for (int i = 0; i < tokens; i++) {
+            const __m256i x = bnc_four_avx2(q + i * (ptrdiff_t)stride + k);
+            for (int r = 0; r < 4; r++)
+                sum[i][r] = _mm256_add_epi16(sum[i][r], _mm256_maddubs_epi16(codes[r], x));
+        }
+    for (int i = 0; i < tokens; i++)
+        for (int r = 0; r < 4; r++) {
+            __m256i *to = (__m256i *)(void *)(acc + i * rows + 8 * r);
+            _mm256_storeu_si256(to, _mm256_add_epi32(bnc_load_i2_m32k64_avx2(to),
+                                                     _mm256_madd_epi16(sum[i][r], ones)));
+        }
+}
+
+/* The codes of `cols` columns and 32 rows as [cols / 4][four] registers. */
+BNC_INLINE void bnc_unpack_i2_m32k64_avx2(__m256i *to, const uint8_t *w, int cols)
+{
+    const __m256i low2 = _mm256_set1_epi8(3);
+    for (int k = 0; k < cols; k += 16, to += 16)
+        for (int r = 0; r < 4; r++, w += 32) {
+            const __m256i v = bnc_load_i2_m32k64_avx2(w);
+            to[r] = _mm256_and_si256(_mm256_srli_epi16(v, 6), low2);
+            to[r + 4] = _mm256_and_si256(_mm256_srli_epi16(v, 4), low2);
+            to[r + 8] = _mm256_and_si256(_mm256_srli_epi16(v, 2), low2);
+            to[r + 12] = _mm256_and_si256(v, low2);
+        }
+}
+
+/* Several tokens: 32 rows of 256 columns are unpacked to bytes once (8 KB, stays in L1). */
+BNC_INLINE void bnc_matmul_i2_m32k64_avx2(int32_t *restrict acc, const uint8_t *restrict w,
+                                          const struct bnc_acts *x, int rows, int cols, int n)
+{
+    enum { CHUNK = 256, ROWS = BNC_I2_M32K64_ROWS };
+    if (n == 1) {
+        bnc_matvec_i2_m32k64_avx2(acc, w, x->q, x->sum[0], rows, cols);
+        return;
+    }
+    for (int i = 0; i < n; i++)
+        for (int m = 0; m < rows; m++)
+            acc[i * rows + m] = -x->sum[i];
+    for (int m = 0; m < rows; m += ROWS)
+        for (int first = 0; first < cols; first += CHUNK) {
+            __m256i codes[CHUNK];
+            const int count = cols - first < CHUNK ? cols - first : CHUNK;
+            const int8_t *q = x->q + first;
+            bnc_unpack_i2_m32k64_avx2(codes, w, count);
+            w += count * ROWS / 4;
+            int i = 0;
+            for (; i + 2 <= n; i += 2)
+                bnc_tile_i2_m32k64_avx2(acc + i * rows + m, rows, codes,
+                                        q + i * (ptrdiff_t)x->stride, x->stride, 2, count);
+            if (i < n)
+                bnc_tile_i2_m32k64_avx2(acc + i * rows + m, rows, codes,
+                                        q + i * (ptrdiff_t)x->stride, x->stride, 1, count);
+        }
+}
+
+#endif

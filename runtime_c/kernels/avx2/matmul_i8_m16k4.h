@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/* Matmul of 8-bit integers for AVX2, layout i8_m16k4.
+ *
+ *     sum over k of value * q,   value = code - 128 = code ^ 128 as a signed byte
+ *
+ * vpmaddubsw takes one operand without a sign: |value|, and the activation with value's sign.
+ * Bounds: a pair is at most 2 * 128 * 127 = 32512 in int16; int32 lasts for 132,103 columns. */
+#ifndef BNC_MATMUL_I8_M16K4_AVX2_H
+#define BNC_MATMUL_I8_M16K4_AVX2_H
+
+#include <immintrin.h>
+
+#include "../../bnc_layouts.h"
+#include "../../bnc_linear.h"
+#include "matmul_i2_m32k64.h"
+
+_Static_assert(BNC_I8_M16K4_ROWS == 16 && BNC_I8_M16K4_COLS == 4, "unrolled by hand");
+
+/* acc of 16 rows and tokens i .. i + tokens - 1; tokens <= 4 is constant once inlined. */
+BNC_INLINE void bnc_rows_i8_m16k4_avx2(int32_t *acc, int rows, const uint8_t *w,
+                                       const struct bnc_acts *x, int i, int tokens, int cols)
+{
+    const int8_t *q = x->q + i * (ptrdiff_t)x->stride;
+    const __m256i sign = _mm256_set1_epi8((char)0x80), ones = _mm256_set1_epi16(1);
+    __m256i sum[4][2];
+    for (int t = 0; t < tokens; t++)
+        sum[t][0] = sum[t][1] = _mm256_setzero_si256();
+    for (int k = 0; k < cols; k += 4, w += 64) {
+        _mm_prefetch((const char *)w + 4096, _MM_HINT_T0);
+        for (int h = 0; h < 2; h++) {
+            const __m256i v = _mm256_xor_si256(bnc_load_i2_m32k64_avx2(w + 32 * h), sign);
+            const __m256i magnitude = _mm256_abs_epi8(v);
+            for (int t = 0; t < tokens; t++) {
+                const __m256i four = bnc_four_avx2(q + t * (ptrdiff_t)x->stride + k);
+                const __m256i pair = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(four, v));
+                sum[t][h] = _mm256_add_epi32(sum[t][h], _mm256_madd_epi16(pair, ones));
+            }
+        }
+    }
+    for (int t = 0; t < tokens; t++)
+        for (int h = 0; h < 2; h++)
+            _mm256_storeu_si256((__m256i *)(void *)(acc + t * rows + 8 * h), sum[t][h]);
+}
+
+BNC_INLINE void bnc_matmul_i8_m16k4_avx2(int32_t *restrict acc, const uint8_t *restrict w,
+                                         const struct bnc_acts *x, int rows, int cols, int n)
+{
+    for (int m = 0; m < rows; m += 16, w += 16 * (ptrdiff_t)cols) {
+        int i = 0;
+        for (; i + 4 <= n; i += 4)
+            bnc_rows_i8_m16k4_avx2(acc + i * rows + m, rows, w, x, i, 4, cols);
+        for (; i < n; i++)
+            bnc_rows_i8_m16k4_avx2(acc + i * rows + m, rows, w, x, i, 1, cols);
+    }
+}
+
+#endif

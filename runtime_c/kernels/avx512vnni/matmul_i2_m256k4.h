@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT */
+/* Ternary matmul for AVX-512 with VNNI, layout i2_m256k4: a column of 256 rows is one register, and
+ * for one token the columns whose activation is zero are not read.
+ *
+ *     sum over k of (code - 1) * q = sum of code * q - sum of q,   code = trit + 1 in 0 .. 2
+ *
+ * Four columns are interleaved, so that their codes of a row are a lane's four bytes; vpdpbusd
+ * multiplies them by the four activations. The codes are masked where they lie, so that those at
+ * bits 2j are summed 4^j times too large; the sums are multiples of 4^j and are shifted at the
+ * end. The digits of the row in the layout are the places that interleaving gives.
+ * Bounds: |128 * q| <= 16256 a column, so int32 lasts for 132,103 columns. */
+#ifndef BNC_MATMUL_I2_M256K4_AVX512VNNI_H
+#define BNC_MATMUL_I2_M256K4_AVX512VNNI_H
+
+#include <immintrin.h>
+
+#include "../../bnc_layouts.h"
+#include "../../bnc_linear.h"
+#include "matmul_i2_m32k64.h"
+
+_Static_assert(BNC_I2_M256K4_ROWS == 256 && BNC_I2_M256K4_COLS == 4, "unrolled by hand");
+
+/* Columns of a token that count, in order: which, and their activations. The list ends in zeros up
+ * to a multiple of four. */
+enum { BNC_I2_M256K4_CHUNK = 2048 };
+struct bnc_columns_i2_m256k4 {
+    int32_t column[BNC_I2_M256K4_CHUNK + 16];
+    int8_t q[BNC_I2_M256K4_CHUNK + 16];
+};
+
+/* Lists those of q[cols], cols <= BNC_I2_M256K4_CHUNK, that are not zero; returns how many, a
+ * multiple of four. */
+BNC_INLINE int bnc_list_i2_m256k4(struct bnc_columns_i2_m256k4 *list, const int8_t *q, int cols)
+{
+    __m512i column = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    int count = 0;
+    for (int k = 0; k < cols; k += 16) {
+        const __mmask16 there = (__mmask16)(cols - k < 16 ? (1u << (cols - k)) - 1 : 0xffff);
+        const __m128i x = _mm_maskz_loadu_epi8(there, q + k);
+        const __mmask16 some = _mm_test_epi8_mask(x, x);
+        const __m512i chosen = _mm512_maskz_compress_epi32(some, _mm512_cvtepi8_epi32(x));
+        _mm512_storeu_si512(list->column + count, _mm512_maskz_compress_epi32(some, column));
+        _mm_storeu_si128((__m128i *)(void *)(list->q + count), _mm512_cvtepi32_epi8(chosen));
+        count += __builtin_popcount(some);
+        column = _mm512_add_epi32(column, _mm512_set1_epi32(16));
+    }
+    for (; count % 4; count++) {
+        list->column[count] = 0;
+        list->q[count] = 0;
+    }
+    return count;
+}
+
+/* Four columns interleaved: lane 4 a + b of to[r] has the codes of byte 16 a + 4 r + b. */
+BNC_INLINE void bnc_interleave_i2_m256k4(__m512i to[4], __m512i c0, __m512i c1, __m512i c2,
+                                         __m512i c3)
+{
+    const __m512i low01 = _mm512_unpacklo_epi8(c0, c1), high01 = _mm512_unpackhi_epi8(c0, c1);
+    const __m512i low23 = _mm512_unpacklo_epi8(c2, c3), high23 = _mm512_unpackhi_epi8(c2, c3);
+    to[0] = _mm512_unpacklo_epi16(low01, low23);
+    to[1] = _mm512_unpackhi_epi16(low01, low23);
+    to[2] = _mm512_unpacklo_epi16(high01, high23);
+    to[3] = _mm512_unpackhi_epi16(high01, high23);
+}
+
+/* acc[256] = 256 rows and one token. */
+BNC_INLINE void bnc_matvec_i2_m256k4_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
+                                                const int8_t *restrict q, int32_t sum_q, int cols)
+{
+    enum { AHEAD = 32 }; /* columns of the list whose bytes are fetched ahead */
+    const __m512i mask[4] = { _mm512_set1_epi8((char)0xc0), _mm512_set1_epi8(0x30),
+                              _mm512_set1_epi8(0x0c), _mm512_set1_epi8(0x03) };
+    struct bnc_columns_i2_m256k4 list;
+    __m512i sum[4][4]; /* [bits][register]: rows 64 bits + 16 register .. */
+    for (int s = 0; s < 4; s++)
+        for (int r = 0; r < 4; r++)
+            sum[s][r] = _mm512_setzero_si512();
+    for (int first = 0; first < cols; first += BNC_I2_M256K4_CHUNK) {
+        const int left = cols - first;
+        const int count = bnc_list_i2_m256k4(
+            &list, q + first, left < BNC_I2_M256K4_CHUNK ? left : BNC_I2_M256K4_CHUNK);
+        const uint8_t *at = w + 64 * (ptrdiff_t)first;
+        for (int i = 0; i < count; i += 4) {
+            const int32_t *k = list.column + i;
+            const __m512i x = bnc_four_avx512vnni(list.q + i);
+            __m512i codes[4];
+            if (i + AHEAD < count)
+                for (int j = 0; j < 4; j++)
+                    _mm_prefetch((const char *)at + 64 * k[AHEAD + j], _MM_HINT_T0);
+            bnc_interleave_i2_m256k4(
+                codes, _mm512_loadu_si512(at + 64 * k[0]), _mm512_loadu_si512(at + 64 * k[1]),
+                _mm512_loadu_si512(at + 64 * k[2]), _mm512_loadu_si512(at + 64 * k[3]));
+            for (int s = 0; s < 4; s++)
+                for (int r = 0; r < 4; r++)
+                    sum[s][r] =
+                        _mm512_dpbusd_epi32(sum[s][r], _mm512_and_si512(codes[r], mask[s]), x);
+        }
+    }
+    for (int s = 0; s < 4; s++)
+        for (int r = 0; r < 4; r++)
+            _mm512_storeu_si512(
+                acc + 64 * s + 16 * r,
+                _mm512_sub_epi32(_mm512_srai_epi32(sum[s][r], (unsigned)(6 - 2 * s)),
+                                 _mm512_set1_epi32(sum_q)));
+}
+
+/* The codes of `cols` columns, a multiple of four, as [16 rows][cols / 4] registers. */
+BNC_INLINE void bnc_unpack_i2_m256k4(__m512i *to, const uint8_t *w, int cols)
+{
+    const __m512i low2 = _mm512_set1_epi8(3);
+    const int step = cols / 4;
+    for (int k = 0; k < step; k++, w += 256) {
+        __m512i codes[4];
+        bnc_interleave_i2_m256k4(codes, _mm512_loadu_si512(w), _mm512_loadu_si512(w + 64),
+                                 _mm512_loadu_si512(w + 128), _mm512_loadu_si512(w + 192));
+        for (int r = 0; r < 4; r++) {
+            to[r * step + k] = _mm512_and_si512(_mm512_srli_epi16(codes[r], 6), low2);
+            to[(4 + r) * step + k] = _mm512_and_si512(_mm512_srli_epi16(codes[r], 4), low2);
+            to[(8 + r) * step + k] = _mm512_and_si512(_mm512_srli_epi16(codes[r], 2), low2);
+            to[(12 + r) * step + k] = _mm512_and_si512(codes[r], low2);
+        }
+    }
+}
+
+/* acc of 16 rows and `tokens` tokens, constant once inlined, += codes * q over `cols` columns. */
+BNC_INLINE void bnc_tile_i2_m256k4_avx512vnni(int32_t *acc, int rows, const __m512i *codes,
+                                              const int8_t *q, int stride, int tokens, int cols)
+{
+    __m512i sum[16];
+    for (int i = 0; i < tokens; i++)
+        sum[i] = _mm512_loadu_si512(acc + i * rows);
+    for (int k = 0; k < cols; k += 4, codes++)
+        for (int i = 0; i < tokens; i++)
+            sum[i] = _mm512_dpbusd_epi32(sum[i], *codes,
+                                         bnc_four_avx512vnni(q + i * (ptrdiff_t)stride + k));
+    for (int i = 0; i < tokens; i++)
+        _mm512_storeu_si512(acc + i * rows, sum[i]);
+}
+
+/* acc += codes * q of columns `from` .. cols - 1 and several tokens. 256 rows of 64 columns are
+ * unpacked to bytes once (16 KB, stays in L1). */
+BNC_INLINE void bnc_add_i2_m256k4_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
+                                             const struct bnc_acts *x, int rows, int cols, int n,
+                                             int from)
+{
+    enum { CHUNK = 64, TOKENS = 16, ROWS = BNC_I2_M256K4_ROWS };
+    for (int m = 0; m < rows; m += ROWS, w += 64 * (ptrdiff_t)cols)
+        for (int first = from; first < cols; first += CHUNK) {
+            __m512i codes[ROWS * CHUNK / 64];
+            const int count = cols - first < CHUNK ? cols - first : CHUNK;
+            bnc_unpack_i2_m256k4(codes, w + 64 * (ptrdiff_t)first, count);
+            for (int g = 0; g < ROWS / 16; g++) {
+                const __m512i *group = codes + g * (count / 4);
+                const int8_t *q = x->q + first;
+                int32_t *to = acc + m + 16 * g;
+                int i = 0;
+                for (; i + TOKENS <= n; i += TOKENS)
+                    bnc_tile_i2_m256k4_avx512vnni(to + i * rows, rows, group,
+                                                  q + i * (ptrdiff_t)x->stride, x->stride, TOKENS,
+                                                  count);
+                for (; i + 4 <= n; i += 4)
+                    bnc_tile_i2_m256k4_avx512vnni(to + i * rows, rows, group,
+                                                  q + i * (ptrdiff_t)x->stride, x->stride, 4,
+                                                  count);
+                for (; i < n; i++)
+                    bnc_tile_i2_m256k4_avx512vnni(to + i * rows, rows, group,
+                                                  q + i * (ptrdiff_t)x->stride, x->stride, 1,
+                                                  count);
+            }
+        }
+}
+
+BNC_INLINE void bnc_matmul_i2_m256k4_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
+                                                const struct bnc_acts *x, int rows, int cols, int n)
+{
+    if (n == 1) {
+        for (int m = 0; m < rows; m += BNC_I2_M256K4_ROWS, w += 64 * (ptrdiff_t)cols)
+            bnc_matvec_i2_m256k4_avx512vnni(acc + m, w, x->q, x->sum[0], cols);
+        return;
+    }
+    for (int i = 0; i < n; i++)
+        for (int m = 0; m < rows; m += 16)
+            _mm512_storeu_si512(acc + i * rows + m, _mm512_set1_epi32(-x->sum[i]));
+    bnc_add_i2_m256k4_avx512vnni(acc, w, x, rows, cols, n, 0);
+}
+
+#endif

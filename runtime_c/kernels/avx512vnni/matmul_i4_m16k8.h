@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/* Matmul of 4-bit integers for AVX-512 with VNNI, layout i4_m16k8.
+ *
+ *     sum over k of (code - 8) * q = sum of code * q - 8 * sum of q,   code = value + 8
+ *
+ * Bounds: |240 * q| <= 30480 a column: int32 lasts for 70,455 columns. */
+#ifndef BNC_MATMUL_I4_M16K8_AVX512VNNI_H
+#define BNC_MATMUL_I4_M16K8_AVX512VNNI_H
+
+#include <immintrin.h>
+
+#include "../../bnc_layouts.h"
+#include "../../bnc_linear.h"
+#include "matmul_i2_m32k64.h"
+
+_Static_assert(BNC_I4_M16K8_ROWS == 16 && BNC_I4_M16K8_COLS == 8, "unrolled by hand");
+
+/* acc of 16 rows and tokens i .. i + tokens - 1; tokens <= 4 is constant once inlined. High codes
+ * are masked where they lie: their sums are multiples of sixteen. */
+BNC_INLINE void bnc_rows_i4_m16k8_avx512vnni(int32_t *acc, int rows, const uint8_t *w,
+                                             const struct bnc_acts *x, int i, int tokens, int cols)
+{
+    const int8_t *q = x->q + i * (ptrdiff_t)x->stride;
+    const __m512i low4 = _mm512_set1_epi8(0x0f), high4 = _mm512_set1_epi8((char)0xf0);
+    __m512i low[4], high[4];
+    for (int t = 0; t < tokens; t++) {
+        low[t] = _mm512_set1_epi32(-8 * x->sum[i + t]);
+        high[t] = _mm512_setzero_si512();
+    }
+    for (int k = 0; k < cols; k += 8, w += 64) {
+        const __m512i c = _mm512_loadu_si512(w);
+        const __m512i l = _mm512_and_si512(c, low4), h = _mm512_and_si512(c, high4);
+        _mm_prefetch((const char *)w + 4096, _MM_HINT_T0);
+        for (int t = 0; t < tokens; t++) {
+            const int8_t *at = q + t * (ptrdiff_t)x->stride + k;
+            high[t] = _mm512_dpbusd_epi32(high[t], h, bnc_four_avx512vnni(at));
+            low[t] = _mm512_dpbusd_epi32(low[t], l, bnc_four_avx512vnni(at + 4));
+        }
+    }
+    for (int t = 0; t < tokens; t++)
+        _mm512_storeu_si512(acc + t * rows,
+                            _mm512_add_epi32(low[t], _mm512_srai_epi32(high[t], 4)));
+}
+
+BNC_INLINE void bnc_matmul_i4_m16k8_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
+                                               const struct bnc_acts *x, int rows, int cols, int n)
+{
+    for (int m = 0; m < rows; m += 16, w += 8 * (ptrdiff_t)cols) {
+        int i = 0;
+        for (; i + 4 <= n; i += 4)
+            bnc_rows_i4_m16k8_avx512vnni(acc + i * rows + m, rows, w, x, i, 4, cols);
+        for (; i < n; i++)
+            bnc_rows_i4_m16k8_avx512vnni(acc + i * rows + m, rows, w, x, i, 1, cols);
+    }
+}
+
+#endif

@@ -1,0 +1,365 @@
+"""Weights in the program, in a file, in a region, and beyond the reach of code."""
+
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Unavailable
+
+from bitnetc import emit, semihosting
+from bitnetc.reference import Reference
+from bitnetc.toolchain import tool
+from bitnetc.verify import verify
+from e2e.built import EXAMPLE, Built, program_of
+
+DOCS = Path(__file__).parents[2] / "docs" / "weights.md"
+ASKED = ("-q", "-p", "It is a truth", "-n", "12", "--temp", "0")
+LARGE = 1 << 28  # SHF_X86_64_LARGE
+
+
+def run(*words: object, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [str(word) for word in words]
+    return subprocess.run(command, capture_output=True, text=True, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def text_of(*words: object, **options: object) -> str:
+    done = run(*words, **options)
+    assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
+    return str(done.stdout)
+
+
+def refused(*words: object) -> str:
+    """The one line of a program that ends with 2."""
+    done = run(*words)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def detached(built: Callable[..., Built]) -> Path:
+    return built(EXAMPLE, "native", name="austen", weights="file")[2]
+
+
+@pytest.fixture(scope="module")
+def said(built: Callable[..., Built]) -> str:
+    """What the program with its weights inside writes."""
+    folder = built(EXAMPLE, "native", name="austen")[2]
+    return text_of(program_of(folder, "native", "austen"), *ASKED)
+
+
+def test_file_is_found(detached: Path, said: str, tmp_path: Path) -> None:
+    """In ../share, beside the program (also when it is found on PATH), where --weights says."""
+    program = program_of(detached, "native", "austen")
+    weights = detached / "share" / "austen.weights"
+    assert text_of(program, *ASKED) == said
+    moved = Path(shutil.copy(program, tmp_path))
+    assert "beside the program" in refused(moved, *ASKED)
+    assert text_of(moved, *ASKED, "--weights", weights, "--check-weights") == said
+    if sys.platform == "linux":
+        assert text_of(program, *ASKED, "--huge-pages") == said
+    shutil.copy(weights, tmp_path)
+    path = {**os.environ, "PATH": str(tmp_path)}
+    assert text_of(moved, *ASKED, cwd="/") == said
+    assert text_of(moved.name, *ASKED, cwd="/", env=path) == said
+    assert "reads" in text_of(program, "--info", cwd="/")
+    size = weights.stat().st_size
+    assert program.stat().st_size < size / 2 + 2_000_000
+    assert not (detached / "src" / "weights.bin").exists()
+
+
+def test_file_equals_the_reference(built: Callable[..., Built]) -> None:
+    model, plan, folder = built(EXAMPLE, "native", name="austen", weights="file")
+    for outcome in verify(model, plan, program_of(folder, "native", "austen"), long=12):
+        assert outcome.equal, outcome.detail
+
+
+def test_region(built: Callable[..., Built], detached: Path, said: str, tmp_path: Path) -> None:
+    """At an offset, with other things before and behind."""
+    program = program_of(
+        built(EXAMPLE, "native", name="austen", weights="region")[2], "native", "austen"
+    )
+    weights = (detached / "share" / "austen.weights").read_bytes()
+    device = tmp_path / "device@1"
+    device.write_bytes(bytes(8128) + weights + bytes(100))
+    assert "--weights DEVICE@OFFSET" in refused(program, *ASKED)
+    for offset in ("8128", "0x1fC0"):
+        assert text_of(program, *ASKED, "--weights", f"{device}@{offset}") == said
+    for offset, why in (
+        ("8192", "no weights"),
+        ("8129", "multiple of 64"),
+        ("99999936", "no weights"),
+    ):
+        assert why in refused(program, *ASKED, "--weights", f"{device}@{offset}")
+
+
+def test_region_of_a_board(
+    built: Callable[..., Built], tiny: Callable[[str], Path], unavailable: Unavailable
+) -> None:
+    """Firmware without weights, and the file in the flash that the target's file names."""
+    if not shutil.which(semihosting.EMULATOR):
+        unavailable("cortex-m4", f"no {semihosting.EMULATOR}")
+    model, plan, folder = built(tiny("2b4t"), "cortex-m4", weights="region")
+    assert plan.target.firmware
+    program = str(program_of(folder, "cortex-m4"))
+    words = semihosting.command(plan.target.checks[0], program, ["--logits"])
+    done = subprocess.run(words, input=b"1 2 3", capture_output=True)
+    assert done.returncode == 1 and b"could not be started" in done.stderr
+    file, address = folder / "share" / "model.weights", plan.target.firmware.weights.origin
+    words += ["-device", f"loader,file={file},addr={address:#x},force-raw=on"]
+    done = subprocess.run(words, input=b"1 2 3", capture_output=True, check=True)
+    assert done.stdout == Reference(model, plan.context).logits([1, 2, 3]).tobytes()
+
+
+def cut(data: bytes, at: int) -> bytes:
+    return data[:at]
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("edit", "at", "why"),
+    [
+        (cut, 0, "no weights"),
+        (cut, 7, "end too early"),
+        (cut, 127, "end too early"),
+        (cut, -1, "end too early"),
+        (flipped, 0, "no weights"),
+        (flipped, 8, "version"),
+        (flipped, 12, "version"),
+        (flipped, 16, "another model"),
+        (flipped, 23, "another model"),
+        (flipped, 63, "another model"),
+        (flipped, 128, "damaged"),
+        (flipped, -1, "damaged"),
+    ],
+)
+def test_other_weights_are_refused(
+    edit: Callable[[bytes, int], bytes], at: int, why: str, detached: Path, tmp_path: Path
+) -> None:
+    program = program_of(detached, "native", "austen")
+    path = tmp_path / "austen.weights"
+    data = (detached / "share" / "austen.weights").read_bytes()
+    path.write_bytes(edit(data, at % len(data) if data else 0))
+    line = refused(program, *ASKED, "--weights", path, "--check-weights")
+    assert line.startswith(f"austen: {path}: ") and why in line
+    if why == "damaged":  # which the header cannot tell
+        assert run(program, *ASKED, "--weights", path).returncode == 0
+    else:
+        assert refused(program, *ASKED, "--weights", path) == line
+
+
+def test_what_is_no_file(detached: Path, tmp_path: Path) -> None:
+    program = program_of(detached, "native", "austen")
+    assert "No such file" in refused(program, *ASKED, "--weights", tmp_path / "none")
+    assert refused(program, *ASKED, "--weights", tmp_path)
+
+
+@pytest.mark.parametrize("weights", ["binary", "file"])
+def test_nothing_is_copied(
+    weights: str, built: Callable[..., Built], tmp_path: Path, unavailable: Unavailable
+) -> None:
+    """When text has been written, all weights were read: as pages of a file, none of its own."""
+    if not Path("/proc/self/smaps").exists():
+        unavailable("native", "no /proc/self/smaps")
+    folder = built(EXAMPLE, "native", name="austen", weights=weights)[2]
+    program = program_of(folder, "native", "austen")
+    with subprocess.Popen(
+        [program, *ASKED[:-4], "-n", "400", "-t", "1"], stdout=subprocess.PIPE
+    ) as running:
+        assert running.stdout and running.stdout.read(20)
+        running.send_signal(signal.SIGSTOP)
+        smaps = Path(f"/proc/{running.pid}/smaps").read_text()
+        running.kill()
+    size = (
+        (built(EXAMPLE, "native", name="austen", weights="file")[2] / "share/austen.weights")
+        .stat()
+        .st_size
+    )
+    assert kilobytes(smaps, "Rss", r"austen(\.weights)?$") * 1024 > 0.98 * size
+    own = kilobytes(smaps, "Anonymous", "") * 1024
+    arena = int(re.findall(r"arena +(\d+) bytes", text_of(program, "--info", "-t", "1"))[0])
+    assert own < arena + 600_000 < size
+
+
+def kilobytes(smaps: str, key: str, file: str) -> int:
+    """The sum over the mappings of files whose name ends so."""
+    total, wanted = 0, False
+    for line in smaps.splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            wanted = re.search(file, line) is not None
+        elif wanted and (found := re.match(rf"{key}: +(\d+) kB", line)):
+            total += int(found[1])
+    return total
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[str]:
+    """The C and the assembler of docs/weights.md."""
+    return re.findall(r"```(?:c|asm)\n(.*?)```", DOCS.read_text(), re.S)
+
+
+def test_documented_program(
+    detached: Path, said: str, examples: list[str], tmp_path: Path, unavailable: Unavailable
+) -> None:
+    cc = shutil.which("cc") or unavailable("native", "no C compiler")
+    source, binary = tmp_path / "mapped.c", tmp_path / "mapped"
+    source.write_text(examples[0])
+    flags = ("-std=c11", "-D_POSIX_C_SOURCE=200809L", "-Wall", "-Wextra", "-Wconversion", "-Werror")
+    library = (f"-I{detached / 'include'}", detached / "lib" / "libausten.a", "-pthread")
+    text_of(cc, *flags, source, *library, "-o", binary)
+    weights = detached / "share" / "austen.weights"
+    assert text_of(binary, weights) + "\n" == said
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(flipped(weights.read_bytes(), 40))
+    done = run(binary, damaged)
+    assert done.returncode == 2 and "another model" in done.stderr
+
+    # The same with the file in a section that the linker is told to put at an address.
+    source.write_text(
+        examples[0]
+        .replace(
+            '#include "austen.h"', '#include "austen.h"\nextern const uint8_t austen_region[];'
+        )
+        .replace(
+            "if (weights == MAP_FAILED)",
+            "weights = (void *)(uintptr_t)austen_region;\n"
+            "    if ((uintptr_t)weights != 0x60000000)",
+        )
+    )
+    (tmp_path / "region.S").write_text(examples[1])
+    where = ("-no-pie", "-Wl,--section-start=.austen_weights=0x60000000", "-Wl,-z,noexecstack")
+    flags = tuple(flag for flag in flags if flag != "-Werror")
+    sources = (f"-Wa,-I,{weights.parent}", source, tmp_path / "region.S")
+    text_of(cc, *flags, *sources, *where, *library, "-o", binary)
+    assert text_of(binary) + "\n" == said
+
+
+# A linker places the weights this far away although they are small.
+FAR = 0x7_0000_0000
+
+
+def sections(path: Path) -> dict[str, tuple[int, int, int]]:
+    """Name -> flags, address and size of each section of a 64-bit ELF file."""
+    data = path.read_bytes()
+    assert data[:5] == b"\x7fELF\x02"
+    table, size, count, names = struct.unpack_from("<Q10x3H", data, 40)
+    headers = [struct.unpack_from("<IIQQQQ", data, table + i * size) for i in range(count)]
+    start = headers[names][4]
+    found = {}
+    for name, _, flags, address, _, length in headers:
+        end = data.index(b"\0", start + name)
+        found[data[start + name : end].decode()] = (flags, address, length)
+    return found
+
+
+@pytest.fixture
+def far(
+    monkeypatch: pytest.MonkeyPatch, built: Callable[..., Built], tiny: Callable[[str], Path]
+) -> Callable[[str], Built]:
+    """Compiles a tiny model as if it were large; its name is "far"."""
+    monkeypatch.setattr(emit, "FAR_BYTES", 0)
+    return lambda target: built(tiny("2b4t"), target, name="far")
+
+
+@pytest.mark.parametrize(("target", "cpu"), [("x86_64-sse4.1", None), ("armv8-neon", "cortex-a53")])
+def test_far_weights(
+    target: str, cpu: str | None, far: Callable[[str], Built], unavailable: Unavailable
+) -> None:
+    """zig cc, static, on both machines that hold more than 2 GiB."""
+    if cpu and not shutil.which("qemu-aarch64-static"):
+        unavailable(target, "no qemu-aarch64-static")
+    model, plan, folder = far(target)
+    found = sections(program_of(folder, target, "far"))
+    flags, address, size = found[".weights.far"]
+    _, bss, bss_bytes = found[".bss"]
+    assert address >= bss + bss_bytes and size > 10_000
+    assert not flags & 1, "writable"
+    assert bool(flags & LARGE) == (cpu is None)
+    for outcome in verify(model, plan, program_of(folder, target, "far"), cpu, long=8):
+        assert outcome.equal, outcome.detail
+
+
+@pytest.mark.parametrize(
+    ("cc", "shared"), [("cc", "OFF"), ("cc", "ON"), ("aarch64-linux-gnu-gcc", "ON")]
+)
+def test_far_away(
+    cc: str,
+    shared: str,
+    far: Callable[[str], Built],
+    tmp_path: Path,
+    unavailable: Unavailable,
+) -> None:
+    """GNU ld, with the weights 28 GiB from the code: nothing reaches them with 32 bits."""
+    target, emulator, system = "x86_64-sse4.1", (), ()
+    if cc != "cc":
+        target, emulator = "armv8-neon", ("qemu-aarch64-static",)
+        system = ("-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64")
+    for needed in (cc, "readelf", *emulator):
+        if not shutil.which(needed):
+            unavailable(target, f"no {needed}")
+    folder, build = far(target)[2], tmp_path / "build"
+    kind = "SHARED" if shared == "ON" else "EXE"
+    text_of(
+        *(tool("cmake", "cmake"), "-S", folder, "-B", build, "-G", "Ninja", *system),
+        *(f"-DCMAKE_C_COMPILER={shutil.which(cc)}", f"-DCMAKE_ASM_COMPILER={shutil.which(cc)}"),
+        *("-DCMAKE_C_FLAGS=-O1", f"-DCMAKE_MAKE_PROGRAM={tool('ninja', 'ninja')}"),
+        f"-DBUILD_SHARED_LIBS={shared}",
+        f"-DCMAKE_{kind}_LINKER_FLAGS=-Wl,--section-start=.weights.far={FAR:#x}",
+    )
+    text_of(tool("cmake", "cmake"), "--build", build)
+    holder = build / ("libfar.so" if shared == "ON" else "far")
+    assert sections(holder)[".weights.far"][1] == FAR
+    assert "TEXTREL" not in text_of("readelf", "-d", holder)
+    logits = [
+        subprocess.run(
+            [*emulator, program, "--logits"],
+            input=b"1 2 3",
+            capture_output=True,
+            check=True,
+            env={
+                **os.environ,
+                "LD_LIBRARY_PATH": str(build),
+                "QEMU_LD_PREFIX": "/usr/aarch64-linux-gnu",
+            },
+        ).stdout
+        for program in (program_of(folder, target, "far"), build / "far")
+    ]
+    assert logits[0] == logits[1] != b""
+
+
+def test_windows_has_a_limit(tmp_path: Path) -> None:
+    """Of the size, which is asked before anything is packed."""
+    from bitnetc.errors import BitnetcError
+    from bitnetc.target import load_target
+    from bitnetc.weights_file import check
+
+    class Plan:
+        target = load_target("x86_64-windows")
+
+    check(Plan(), "file", 3 << 30)  # type: ignore[arg-type]
+    check(Plan(), "binary", 1 << 30)  # type: ignore[arg-type]
+    with pytest.raises(BitnetcError, match=r"less than 2 GiB.*--weights file"):
+        check(Plan(), "binary", 2 << 30)  # type: ignore[arg-type]
+
+
+def test_options_that_do_not_go_together(tmp_path: Path) -> None:
+    for target, more, why in (
+        ("wasm32-simd128", ("--web",), "leave out --weights"),
+        ("cortex-m4", (), "no files"),
+    ):
+        done = run(
+            *(sys.executable, "-m", "bitnetc", "compile", EXAMPLE, "--weights", "file"),
+            *("--target", target, *more, "-o", tmp_path / "out"),
+        )
+        assert done.returncode == 2 and why in done.stderr, done.stderr
+        assert not (tmp_path / "out").exists()

@@ -1,0 +1,2 @@
+/* SPDX-License-Identifier: MIT */
+/* There is no POSIX here. */

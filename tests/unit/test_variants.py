@@ -1,0 +1,101 @@
+"""Targets of several CPUs: one layout that all of them read, and mistakes in their files."""
+
+from pathlib import Path
+
+import pytest
+
+from bitnetc import resources
+from bitnetc.compiler import load
+from bitnetc.cost import matrix_cost
+from bitnetc.errors import BitnetcError
+from bitnetc.plan import ROLES, plan, plan_json
+from bitnetc.target import load_target, target_names
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "austen" / "model"
+SEVERAL = [name for name in target_names() if load_target(name).variants]
+
+
+def test_there_are_some() -> None:
+    assert {"rpi", "x86_64"} <= set(SEVERAL)
+    assert "native" not in SEVERAL and not load_target("native").variants
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_every_variant_reads_the_same_layout(name: str) -> None:
+    model, target = load(EXAMPLE), load_target(name)
+    decided = plan(model, target)
+    for group in decided.groups:
+        for matrix in group.matrices.values():
+            assert [v.target for v in matrix.variants] == [v.name for v in target.variants]
+            for chosen, variant in zip(matrix.variants, target.variants, strict=True):
+                assert chosen.kernel in variant.kernels
+                assert chosen.kernel.layout_name == matrix.kernel.layout_name
+                sharers = ROLES[matrix.role]
+                shape = (matrix.padded_rows, matrix.padded_cols)
+                assert chosen.cost == matrix_cost(chosen.kernel, *shape, sharers, variant.cost)
+    assert not decided.lut
+    stated = plan_json(decided, model)["groups"][0]["matrices"][0]["variants"]
+    assert [v["target"] for v in stated] == [v.name for v in target.variants]
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_the_cheapest_layout_over_all_variants_wins(name: str) -> None:
+    decided = plan(load(EXAMPLE), load_target(name))
+    for matrix in decided.groups[0].matrices.values():
+        mean = sum(v.cost.cycles for v in matrix.variants) / len(matrix.variants)
+        assert all(c.cycles >= mean for c in matrix.rejected if c.variants)
+
+
+def test_the_best_variant_first() -> None:
+    """A CPU that runs a variant runs all that come after it in the list of a kind."""
+    for name in SEVERAL:
+        sizes = [len(v.features) for v in load_target(name).variants]
+        assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.fixture
+def targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of targets to add to."""
+    for path in resources.TARGETS.glob("*.toml"):
+        (tmp_path / path.name).write_text(path.read_text())
+    monkeypatch.setattr(resources, "TARGETS", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("variants", "more", "message"),
+    [
+        ('["armv8-neom"]', "", 'unknown target "armv8-neom".*armv8-neon'),
+        ('["armv8-neon", "x86_64-avx2"]', "", "x86_64-avx2 is not for one CPU of this kind"),
+        ('["rpi", "armv8-neon"]', "", "rpi is not for one CPU of this kind"),
+        ('["armv8-neon", "armv8-neon"]', "", "armv8-neon is there twice"),
+        ('["armv8-neon"]', '[isa]\nfeatures = ["neon"]\n', "features, kernels and cost are those"),
+    ],
+)
+def test_mistakes(variants: str, more: str, message: str, targets: Path) -> None:
+    text = f'summary = "x"\ninherits = "_aarch64"\nvariants = {variants}\n{more}'
+    (targets / "several.toml").write_text(text)
+    with pytest.raises(BitnetcError, match=message):
+        load_target("several")
+
+
+def test_one_line_adds_a_variant(targets: Path) -> None:
+    text = (targets / "rpi.toml").read_text()
+    (targets / "more.toml").write_text(text.replace('"armv8-neon"', '"rpi4", "armv8-neon"'))
+    decided = plan(load(EXAMPLE), load_target("more"))
+    assert [v.target for v in decided.groups[0].matrices["wq"].variants] == [
+        "armv8.2-dotprod",
+        "rpi4",
+        "armv8-neon",
+    ]
+
+
+def test_tables_of_a_base_are_merged_to_the_bottom(targets: Path) -> None:
+    """A tuned target need not repeat the figures that it does not change."""
+    (targets / "tuned.toml").write_text(
+        'inherits = "armv8-neon"\n[cost]\ncycles_per_block = { "neon:i2_m4k64" = 1.0 }\n'
+    )
+    tuned, base = load_target("tuned"), load_target("armv8-neon")
+    assert tuned.base == "armv8-neon" and base.base == ""
+    assert tuned.cost.cycles_per_block == base.cost.cycles_per_block | {"neon:i2_m4k64": 1.0}
+    assert load_target("x86_64-windows").base == "" and load_target("rpi-zero2").base == "rpi3"

@@ -77,13 +77,23 @@ def build(
     """Compiles one C file. Raises BitnetcError when no compiler is found, with the compiler's
     words when it fails."""
     toolchain = choose(target, native, None)
-    words = compiler_words(toolchain, target)
-    words += [*FLAGS, *WARNINGS, "-DBNC_THREADS=0", f"-I{resources.RUNTIME}", f"-I{HERE}"]
-    words += _freestanding_words(target, program)
-    words += [str(source), "-o", str(program), *flags]  # a library comes after what needs it
-    done = subprocess.run(words, capture_output=True, text=True)
-    if done.returncode:
-        raise CompilerFailed(f"{toolchain.name} failed on {source.name}:\n{done.stderr}")
+    words = [*FLAGS, *WARNINGS, "-DBNC_THREADS=0", f"-I{resources.RUNTIME}", f"-I{HERE}"]
+    freestanding = _freestanding_words(target, program)
+    if freestanding:
+        steps = [[*words, *freestanding, str(source), "-o", str(program), *flags]]
+    else:
+        # Linked without the instruction set, whose C library zig would first have to compile.
+        made = program.with_suffix(".o")
+        steps = [
+            [*words, "-c", str(source), "-o", str(made), *flags],
+            [str(made), "-o", str(program), *flags],  # a library comes after what needs it
+        ]
+    for i, step in enumerate(steps):
+        isa = toolchain.isa_flags if i == 0 else ()
+        command = [*compiler_words(toolchain, isa, link=step is steps[-1]), *step]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise CompilerFailed(f"{toolchain.name} failed on {source.name}:\n{done.stderr}")
     return program
 
 
@@ -113,14 +123,14 @@ class CompilerFailed(Exception):
     """The compiler ran and refused the source: never a reason to skip."""
 
 
-def compiler_words(toolchain: Toolchain, target: Target) -> list[str]:
+def compiler_words(toolchain: Toolchain, isa_flags: tuple[str, ...], link: bool) -> list[str]:
     """The compiler with what selects the target."""
     if not toolchain.compiler:
         raise BitnetcError(toolchain.name, "a CMake toolchain file names no compiler to call")
-    words = [*toolchain.compiler, *toolchain.isa_flags]
+    words = [*toolchain.compiler, *isa_flags]
     if toolchain.triple:
         words.append(f"--target={toolchain.triple}")
-    if toolchain.static:
+    if toolchain.static and link:
         words.append("-static")
     return words
 

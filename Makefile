@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 PARALLEL ?= -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check-all compilers buildroot-check bench bench-kernels golden layouts lint
+.PHONY: help demo test check-all compilers buildroot-check bench bench-kernels large golden layouts lint
 
 help:            ## list the commands
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -40,6 +40,11 @@ bench: $(VENV)/installed ## speed of the example model on this machine
 
 bench-kernels: $(VENV)/installed ## time each kernel; the source of the figures in targets/
 	$(BIN)/python bench/kernels.py
+
+large: $(VENV)/installed ## FOLDER=folder: a model with 3.9 GB of weights, checked; takes 12 GB of disk
+	$(if $(FOLDER),,$(error FOLDER=folder says where to put 12 GB))
+	@test -d $(FOLDER)/large || $(BIN)/bitnetc synth --like llama3-8b-1.58 -o $(FOLDER)/large
+	$(BIN)/python bench/large.py $(FOLDER)/large -o $(FOLDER)/built
 
 golden: $(VENV)/tested ## write the golden files anew, to be reviewed as a diff
 	$(BIN)/pytest tests/golden --update-golden

@@ -232,6 +232,12 @@ def plan_command(
 @click.option("--cc", help="C compiler to use instead of the one bitnetc chooses.")
 @click.option("--cpu", help="Emulated CPU; by default this machine or the target's first check.")
 @click.option("--runner", help="Command that reaches a board, e.g. 'ssh pi@host'.")
+@click.option(
+    "--weights",
+    type=click.Choice([w for w in WEIGHTS if w != "region"]),
+    default="binary",
+    help="In the program, or in a file beside it, for a program that cannot hold them.",
+)
 @click.option("--positions", type=int, default=96, help="Length of the long sequence; 96.")
 def verify_command(
     model: Model,
@@ -242,6 +248,7 @@ def verify_command(
     cc: str | None,
     cpu: str | None,
     runner: str | None,
+    weights: Weights,
     positions: int,
 ) -> None:
     """Compile CHECKPOINT, run it, and compare its logits with the reference bit for bit."""
@@ -249,11 +256,13 @@ def verify_command(
     if not cpu and not runs_here(chosen) and chosen.checks:
         cpu = chosen.checks[0]
     with tempfile.TemporaryDirectory(prefix="bitnetc-") as scratch:
-        options = Options(target, None, context, max_batch, cc, board=board)
+        options = Options(target, None, context, max_batch, cc, weights=weights, board=board)
         with _progress() as show:
             decided, artifact = compile_model(model, options, Path(scratch) / "out", show)
         failed = 0
-        for outcome in verify(model, decided, artifact.program, cpu, runner, positions):
+        for outcome in verify(
+            model, decided, artifact.program, cpu, runner, positions, artifact.weights
+        ):
             failed += not outcome.equal
             word = "equal" if outcome.equal else "DIFFERENT"
             count = f"{outcome.positions} position{'s' if outcome.positions > 1 else ''}"
@@ -359,6 +368,12 @@ def _say_compiled(decided: Plan, artifact: Artifact, seconds: float) -> None:
     if (artifact.folder / "web").is_dir():
         page = artifact.folder / "web"
         click.echo(f"{page}  to see it: python3 -m http.server -d {page}")
+    if artifact.weights:
+        weights = artifact.weights.stat().st_size
+        firmware = decided.target.firmware
+        place = f", for flash at {firmware.weights.origin:#x}" if firmware else ""
+        click.echo(f"{artifact.weights}  {weights / 1e6:,.1f} MB{place}")
+        size += weights
     arena = decided.memory.arena_bytes(decided.context, 1)
     if decided.target.freestanding:
         image = measured(Path(f"{artifact.program}.map").read_text())
@@ -368,13 +383,9 @@ def _say_compiled(decided: Plan, artifact: Artifact, seconds: float) -> None:
         )
         click.echo(f"built by {artifact.toolchain} in {seconds:.1f} s")
         return
-    if artifact.weights:
-        weights = artifact.weights.stat().st_size
-        click.echo(f"{artifact.weights}  {weights / 1e6:,.1f} MB")
-        size += weights
     click.echo(
-        f"memory: {size / 1e6:,.1f} MB program + {arena / 1e6:,.1f} MB arena at context "
-        f"{decided.context}, one thread"
+        f"memory: {size / 1e6:,.1f} MB program{' and weights' if artifact.weights else ''} + "
+        f"{arena / 1e6:,.1f} MB arena at context {decided.context}, one thread"
     )
     click.echo(f"built by {artifact.toolchain} in {seconds:.1f} s")
 
@@ -442,6 +453,11 @@ def _say_plan(p: Plan, model: Model) -> None:
             f"resident: {t.resident:,} bytes = {t.weights:,} weights + {t.tokenizer:,} tokenizer + "
             f"{t.arena:,} arena + about {t.program:,} program"
         )
+        if t.sparse:
+            click.echo(
+                f"          at least {t.resident_least:,}: {t.sparse:,} of the weights, and the "
+                f"tokenizer, are read as the text needs them"
+            )
     if p.target.firmware:
         need = footprint(p, model)
         click.echo(

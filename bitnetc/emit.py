@@ -32,7 +32,7 @@ from bitnetc.pack import (
 from bitnetc.plan import Group, Plan, float_plan, plan_json
 from bitnetc.reference import attention_scale
 from bitnetc.tokenizer import Tokenizer
-from bitnetc.totals import PROGRAM_BYTES, totals_json
+from bitnetc.totals import PROGRAM_BYTES, sparse_bytes, totals_json
 from bitnetc.weights_file import (
     FAR_BYTES,
     HEADER_BYTES,
@@ -368,6 +368,7 @@ def _context(
         "memory": memory,
         "stack_bytes": plan.stack_bytes,
         "program_bytes": PROGRAM_BYTES,
+        "sparse_bytes": sparse_bytes(places, model),
         "header_abi": _header_abi(plan, model, weights_bytes, table_bytes),
         "kernels": plan.kernels,
         "permits": sorted(
@@ -527,6 +528,7 @@ def _graph_view(plan: Plan, model: Model) -> dict[str, Any]:
     return {
         "fields": names,
         "inputs": plan.inputs,
+        "static": model.static_activations,
         "floats": "act_f" in plan.memory.buffers,
         "post": block.attn_post_norm is not None,
         "ropes": "rope" in names,

@@ -354,6 +354,12 @@ GGUF_LLAMA = Family(
     block=_GGUF_BLOCK,
     stored="coded",
 )
+# Of Qwen2's graph, as the decoder of VibeVoice-ASR-BitNet has it.
+_GGUF_BIASES = {
+    "wq_bias": "attn_q.bias",
+    "wk_bias": "attn_k.bias",
+    "wv_bias": "attn_v.bias",
+}
 _GGUF_HEAD_NORMS = {"q_norm": "attn_q_norm.weight", "k_norm": "attn_k_norm.weight"}
 GGUF_QWEN3 = replace(
     GGUF_LLAMA,
@@ -361,8 +367,39 @@ GGUF_QWEN3 = replace(
     evidence=tuple(_GGUF_LAYER + name for name in _GGUF_HEAD_NORMS.values()),
     block={**_GGUF_BLOCK, **_GGUF_HEAD_NORMS},
 )
+# The embedding models: 1 + w is what their converter stores of Gemma's own norms.
+_GGUF_EMBEDDING = replace(
+    GGUF_QWEN3,
+    name="bitnet-embedding-qwen3",
+    evidence=(_GGUF_LAYER + "attn_q_norm_in.weight",),
+    block={
+        **GGUF_QWEN3.block,
+        "wq_norm": "attn_q_norm_in.weight",
+        "wk_norm": "attn_k_norm_in.weight",
+        "wv_norm": "attn_v_norm_in.weight",
+        "attn_sub_norm": "attn_output_norm_in.weight",
+        "w_gate_norm": "ffn_gate_norm_in.weight",
+        "w_up_norm": "ffn_up_norm_in.weight",
+        "ffn_sub_norm": "ffn_down_norm_in.weight",
+    },
+    stored="online",
+    embeds=True,
+)
+GGUF_EMBEDDING_GEMMA3 = replace(
+    _GGUF_EMBEDDING,
+    name="bitnet-embedding-gemma3",
+    evidence=(_GGUF_LAYER + "post_attention_norm.weight", _GGUF_LAYER + "post_ffw_norm.weight"),
+    block={
+        **_GGUF_EMBEDDING.block,
+        "attn_post_norm": "post_attention_norm.weight",
+        "ffn_post_norm": "post_ffw_norm.weight",
+    },
+    reads=EMBEDDING_GEMMA3.reads,
+)
 GGUF_FAMILIES = (
     GGUF_BITNET,
+    GGUF_EMBEDDING_GEMMA3,
+    _GGUF_EMBEDDING,
     replace(GGUF_QWEN3, name="ternary-bonsai", stored="levels"),
     GGUF_QWEN3,
     replace(GGUF_LLAMA, name="trilm", stored="levels"),
@@ -379,6 +416,12 @@ class Foreign:
     hint: str
 
 
+# VibeVoice-ASR-BitNet's float masters say nothing, and float models have the same tensors.
+_MASTERS_HINT = (
+    "if these are the float masters of a BitNet model, as VibeVoice-ASR-BitNet's are, add to "
+    'config.json: "quantization_config": {"quant_method": "bitnet", "linear_class": '
+    '"autobitlinear", "quantization_mode": "online"}'
+)
 _NO_BIAS = "bitnetc compiles models without biases: train or export with attention_bias false"
 _KNOWN = "known families: " + ", ".join(family.name for family in FAMILIES)
 # Where a family does not name the tensor itself.
@@ -495,8 +538,10 @@ def recognise(
                 "use a model trained with use_rms_norm false",
             )
         found = replace(found, block={**found.block, **_inner_norms("rms_norm")})
-    if found and found.layer == _LAYER and all(_LAYER + b in kinds for b in _BIASES.values()):
-        found = replace(found, block={**found.block, **_BIASES})
+    if found:
+        biases = _BIASES if found.layer == _LAYER else _GGUF_BIASES
+        if all(found.layer + bias in kinds for bias in biases.values()):
+            found = replace(found, block={**found.block, **biases})
     named = {found.layer + name for name in found.block.values()} if found else set()
     for foreign in _FOREIGN:
         for kind, name in kinds.items():
@@ -507,17 +552,28 @@ def recognise(
             raise fields.error(
                 found.declared_by[0],
                 "is missing, so nothing says that the weights are ternary",
-                "use a BitNet checkpoint: its config.json declares "
+                _MASTERS_HINT
+                if "wq_bias" in found.block
+                else "use a BitNet checkpoint: its config.json declares "
                 + ("quant_method bitnet" if found is not BITNET_B1_58 else "weight_bits 1"),
             )
         if "attn_sub_norm" not in found.block and _claims_bitnet(fields.values):
             raise _no_sub_norm(where, fields, known[0])
-        if found is GGUF_BITNET and not _claims_bitnet(fields.values):
+        own_norms = found.layer == _GGUF_LAYER and found.name == GGUF_BITNET.name
+        if own_norms and not _claims_bitnet(fields.values):
             raise BitnetcError(
                 f"{where}: general.architecture",
                 f"{shown(fields.values.get('architecture'))} has no sub-norms, but the file "
                 "holds them",
                 "convert the model again, as architecture bitnet-b1.58",
+            )
+        gemma = fields.values.get("architecture") == "gemma3"
+        if found.layer == _GGUF_LAYER and gemma != (found.name == GGUF_EMBEDDING_GEMMA3.name):
+            raise BitnetcError(
+                f"{where}: general.architecture",
+                f"{shown(fields.values.get('architecture'))}, but the tensors are those of "
+                f"family {found.name}",
+                "convert the model again",
             )
         return found
     wanted = known[-1].evidence[0].replace("N", "0")

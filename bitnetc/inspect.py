@@ -156,7 +156,9 @@ def _describe(path: Path, seen: Look, checkpoint: Checkpoint, model: Model) -> R
         "norm epsilon": model.norm_eps,
         "head": "tied to the embedding" if model.tied else "its own",
         "embedding stored as": _stored(model.embedding),
-        "ternary inputs": "float" if model.float_activations else "int8 per token",
+        "ternary inputs": "float"
+        if model.float_activations
+        else f"int8 {'by stated scales' if model.static_activations else 'per token'}",
     }
     packed = ternary // 4 + others[1]
     return Report(
@@ -202,7 +204,9 @@ def _parameters(model: Model, layers: int) -> tuple[int, tuple[int, int]]:
     """Ternary parameters, and (number, bytes) of all others, in all layers."""
     ternary, others, size = 0, 0, 0
     share = layers / max(1, len(model.blocks))
-    for _, value in _parts(model):
+    for role, value in _parts(model):
+        if role.endswith("_input"):
+            continue  # a scale, as weights have them
         if isinstance(value, Ternary):
             ternary += value.rows * value.cols
         elif isinstance(value, Dense):

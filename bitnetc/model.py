@@ -120,6 +120,9 @@ class Block:
     checkpoint stores w.
 
     Ternary matrices read int8 codes or floats, as Model.float_activations says; dense ones floats.
+    Codes are scaled by each token's largest value, or by wq_input and its like (rule 15 of
+    docs/arithmetic.md): float32 [1], the reciprocal of what a code stands for. Matrices that share
+    an input have equal ones.
     """
 
     attn_norm: Vector  # [dim]
@@ -145,6 +148,13 @@ class Block:
     k_norm: Vector | None = None
     attn_post_norm: Vector | None = None  # [dim]; both or none
     ffn_post_norm: Vector | None = None
+    wq_input: Vector | None = None  # [1]; these seven all or none, in all blocks
+    wk_input: Vector | None = None
+    wv_input: Vector | None = None
+    wo_input: Vector | None = None
+    w_gate_input: Vector | None = None
+    w_up_input: Vector | None = None
+    w_down_input: Vector | None = None
     rope: int = 0  # which of Model.ropes
     window: int = 0  # positions that attention sees, itself included; 0: all
 
@@ -242,6 +252,11 @@ class Model:
     pooling: Pooling | None = None  # of a model that embeds texts; None: it writes them
     kv: CacheType = "f16"  # of keys and values in the cache
     integer_head: Integers | None = None  # logits come from it instead of `head` (head.py)
+
+    @property
+    def static_activations(self) -> bool:
+        """Whether the scales of int8 activations are the checkpoint's, not each token's."""
+        return self.blocks[0].wq_input is not None
 
     @property
     def tied(self) -> bool:

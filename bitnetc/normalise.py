@@ -38,7 +38,7 @@ from bitnetc.model import (
     Vector,
     to_float32,
 )
-from bitnetc.pooling import read_pooling
+from bitnetc.pooling import POOLING_NOTE, read_pooling
 from bitnetc.ropes import read_ropes
 
 # No public model comes near these; beyond them a config is damaged or hostile.
@@ -55,6 +55,8 @@ _MANTISSA_BITS: Mapping[DenseType, int] = {"f32": 23, "f16": 10, "bf16": 7}
 _EXPONENT_BIAS: Mapping[DenseType, int] = {"f32": 127, "f16": 15, "bf16": 127}
 _CHUNK = 1 << 20  # values per step, so that temporaries stay in cache
 
+_INPUT_SCALE = ".input_scale"  # ends the names of scales of static activations
+_LEAST_INPUT = 1e-30  # of such a scale: it, its reciprocal and products stay normal numbers
 _MASTERS = "weight_bits 1 without quantization_config"
 _DAMAGED = "the file is damaged: download the checkpoint again"
 
@@ -193,6 +195,9 @@ def _minicpm(
 def _pooling(ckpt: Checkpoint, family: Family) -> tuple[Pooling | None, list[str]]:
     if not family.embeds:
         return None, []
+    if ckpt.container == "gguf":
+        found: Pooling | None = ckpt.config.get("pooling")
+        return found or "mean", [] if found else [POOLING_NOTE.format("the file names no pooling")]
     pooling, note = read_pooling(ckpt.folder)
     return pooling, [note] if note else []
 
@@ -312,7 +317,47 @@ class _Reader:
                 "one of gate_proj and up_proj is ternary and the other is not, not supported",
                 "keep both in float, or neither",
             )
+        found |= self.inputs(layer)
         return Block(**found, rope=rope, window=window)
+
+    def inputs(self, layer: int) -> dict[str, Vector]:
+        """Reciprocals of the scales of static int8 activations, by the fields of Block; empty where
+        activations are scaled per token.
+
+        Errors: scales of some matrices only, or that differ where matrices share an input.
+        """
+        if not any(name.endswith(_INPUT_SCALE) for name in self.ckpt.tensors):
+            return {}
+        found: dict[str, Vector] = {}
+        for role in (role for role in self.family.block if len(families.EXTENTS[role]) == 2):
+            name = self._name(role, layer)
+            tensor = self._take(name.removesuffix(".weight") + _INPUT_SCALE)
+            if self.family.float_activations or self.quant.keeps(name.removesuffix(".weight")):
+                raise BitnetcError(
+                    tensor.where,
+                    f"scales int8 activations, and {shown(name)} reads floats",
+                    "keep no module in float, or remove the scales of activations",
+                )
+            stored = to_float32(tensor.array(), self._dense_type(tensor)).reshape(-1)
+            if stored.shape != (1,) or not _LEAST_INPUT <= stored[0] <= 1 / _LEAST_INPUT:
+                raise BitnetcError(
+                    tensor.where,
+                    f"must be one number from {_LEAST_INPUT:g} to {1 / _LEAST_INPUT:g}",
+                    _DAMAGED,
+                )
+            found[role + "_input"] = np.float32(1) / stored
+        own = "wq_norm" in self.family.block  # inputs, one for each matrix
+        for first, *others in () if own else (("wq", "wk", "wv"), ("w_gate", "w_up")):
+            for other in others:
+                if found[other + "_input"] != found[first + "_input"]:
+                    name = self._name(other, layer).removesuffix(".weight") + _INPUT_SCALE
+                    raise BitnetcError(
+                        self.ckpt.tensors[name].where,
+                        f"differs from that of {shown(self._name(first, layer))}, which reads the "
+                        "same input",
+                        "calibrate both together",
+                    )
+        return found
 
     def ends(self, tied: bool) -> tuple[Matrix, Matrix]:
         """Embedding and head, tied as transformers 5 ties them.
@@ -355,6 +400,9 @@ class _Reader:
         bad = np.flatnonzero(~np.isfinite(values))
         if bad.size:
             raise BitnetcError(tensor.where, f"value {bad[0]} is {values[bad[0]]}", _DAMAGED)
+        heads = {"wq_bias": self.shape.heads, "wk_bias": self.shape.kv_heads}.get(role)
+        if heads and self.ckpt.interleaved:
+            values = halves_paired(values[:, None], heads)[:, 0]
         if role in self.family.one_plus:
             values = np.float32(1) + values
         return np.ascontiguousarray(values, dtype=np.float32)
@@ -401,7 +449,7 @@ class _Reader:
             if tensor.dtype in STORED and looks_ternary(words_of(tensor)):
                 return self._coded(as_ternary(tensor, partial(words_of, tensor)), role, rows, cols)
             return self.dense(role, layer)
-        if self.ckpt.container == "gguf":
+        if self.ckpt.container == "gguf" and not (self.quant.online and tensor.dtype in _DENSE):
             raise BitnetcError(
                 tensor.where,
                 f"stored as {tensor.dtype}, but this tensor must be ternary",
@@ -422,7 +470,7 @@ class _Reader:
                 "for float masters set linear_class autobitlinear and quantization_mode online;"
                 " otherwise use the packed revision of the model",
             )
-        return Ternary(rows, cols, self._scale(tensor, rows), load)
+        return Ternary(rows, cols, self._scale(name, rows), load)
 
     def unused(self) -> list[str]:
         """Notes on tensors without a role. Errors: layers that the config does not count."""
@@ -483,10 +531,9 @@ class _Reader:
         scale = np.array([np.float32(1) / inverse], dtype=np.float32)
         return Ternary(rows, cols, scale, partial(_load_online, tensor, dtype, inverse))
 
-    def _scale(self, weight: Tensor, rows: int) -> Vector:
+    def _scale(self, weight: str, rows: int) -> Vector:
         """Multipliers, float32 [1] or [rows], from the `weight_scale` beside a weight."""
-        name = weight.name + "_scale"
-        tensor = self._take(name)
+        tensor = self._take(weight + "_scale")
         if tensor.shape not in ((), (1,), (rows,), (rows, 1)):
             raise BitnetcError(
                 tensor.where,
@@ -531,7 +578,8 @@ class _Reader:
         names = set(self.family.block.values())
         if self.ckpt.container == "gguf":
             return names | {name.removesuffix(".weight") + ".scale" for name in names}
-        return names | {name + "_scale" for name in names}
+        scales = {name + "_scale" for name in names}
+        return names | scales | {name.removesuffix(".weight") + _INPUT_SCALE for name in names}
 
     def _check_shape(self, tensor: Tensor, wanted: tuple[int, ...], why: str = "") -> None:
         if tensor.shape != wanted:

@@ -108,9 +108,10 @@ def group_fields(group: Group, block: Block) -> list[str]:
 
 
 _FIELDS = (
-    "attn_norm", "wq_norm", "wk_norm", "wv_norm", "wq", "wk", "wv", "wq_bias", "wk_bias",
-    "wv_bias", "q_norm", "k_norm", "attn_sub_norm", "wo", "attn_post_norm", "ffn_norm",
-    "w_gate_norm", "w_up_norm", "w_gate", "w_up", "ffn_sub_norm", "w_down", "ffn_post_norm",
+    "attn_norm", "wq_norm", "wk_norm", "wv_norm", "wq_input", "wk_input", "wv_input", "wq", "wk",
+    "wv", "wq_bias", "wk_bias", "wv_bias", "q_norm", "k_norm", "attn_sub_norm", "wo_input", "wo",
+    "attn_post_norm", "ffn_norm", "w_gate_norm", "w_up_norm", "w_gate_input", "w_up_input",
+    "w_gate", "w_up", "ffn_sub_norm", "w_down_input", "w_down", "ffn_post_norm",
 )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ def read_pooling(folder: Path) -> tuple[Pooling, str]:
     """
     path = folder / "modules.json"
     if not path.is_file():
-        return "mean", _NOTE.format("there is no modules.json")
+        return "mean", POOLING_NOTE.format("there is no modules.json")
     try:
         modules = json.loads(read_bytes(path, MAX_JSON_BYTES))
     except (ValueError, RecursionError):
@@ -45,13 +45,13 @@ def read_pooling(folder: Path) -> tuple[Pooling, str]:
         if kind == _POOLING:
             place = module.get("path")
     if place is None:
-        return "mean", _NOTE.format("modules.json names none")
+        return "mean", POOLING_NOTE.format("modules.json names none")
     if not isinstance(place, str) or not place or "/" in place or place.startswith("."):
         raise BitnetcError(str(path), f"{shown(place)} is no folder of the model")
     return _mode(folder / place / "config.json"), ""
 
 
-_NOTE = "{}: vectors are pooled by their mean unless the program is told otherwise"
+POOLING_NOTE = "{}: vectors are pooled by their mean unless the program is told otherwise"
 
 
 def _mode(path: Path) -> Pooling:

@@ -136,6 +136,13 @@ def quantise(x: Floats) -> tuple[NDArray[np.int8], Floats]:
     return codes.astype(np.int8), scale
 
 
+def quantise_by(x: Floats, step: np.float32) -> tuple[NDArray[np.int8], Floats]:
+    """Rule 15: int8 codes by a scale that is the same for all tokens, and that scale per token."""
+    with np.errstate(over="ignore"):
+        codes = np.clip(np.rint(x * step), -127, 127)
+    return codes.astype(np.int8), np.full(x.shape[:-1], step, F32)
+
+
 def linear(
     codes: NDArray[np.int8], scale: Floats, matrix: Ternary | Integers, trits: Trits
 ) -> Floats:
@@ -395,9 +402,11 @@ class Reference:
     def _linear(self, codes: NDArray[np.int8], scale: Floats, matrix: Ternary | Integers) -> Floats:
         return linear(codes, scale, matrix, self._decoded(matrix))
 
-    def _apply(self, matrix: Matrix, given: Input) -> Floats:
+    def _apply(self, matrix: Matrix, given: Input, step: Vector | None) -> Floats:
         if isinstance(matrix, Dense):
             return dense(given.x, matrix)
+        if step is not None:
+            return self._linear(*quantise_by(given.x, step[0]), matrix)
         if self.model.float_activations:
             return float_linear(given.x, matrix, self._decoded(matrix))
         return self._linear(*given.codes, matrix)
@@ -413,9 +422,9 @@ class Reference:
         n, eps = len(x), model.norm_eps
         a = rmsnorm(x, block.attn_norm, eps)
         for_q, for_k, for_v = self._inputs(a, (block.wq_norm, block.wk_norm, block.wv_norm))
-        q = _biased(self._apply(block.wq, for_q), block.wq_bias)
-        k = _biased(self._apply(block.wk, for_k), block.wk_bias)
-        v = _biased(self._apply(block.wv, for_v), block.wv_bias)
+        q = _biased(self._apply(block.wq, for_q, block.wq_input), block.wq_bias)
+        k = _biased(self._apply(block.wk, for_k, block.wk_input), block.wk_bias)
+        v = _biased(self._apply(block.wv, for_v, block.wv_input), block.wv_bias)
         q = q.reshape(n, shape.heads, shape.head_dim)
         k = k.reshape(n, shape.kv_heads, shape.head_dim)
         v = v.reshape(n, shape.kv_heads, shape.head_dim)
@@ -428,13 +437,17 @@ class Reference:
         o = attend(q, keys, values, first, self.scale, block.window, cache.units(index))
         o = o.reshape(n, shape.q_dim)
         o = _normed(o, block.attn_sub_norm, self.sub_eps)
-        x = x + _normed(self._apply(block.wo, Input(o)), block.attn_post_norm, eps)
+        o = self._apply(block.wo, Input(o), block.wo_input)
+        x = x + _normed(o, block.attn_post_norm, eps)
 
         b = rmsnorm(x, block.ffn_norm, eps)
         for_gate, for_up = self._inputs(b, (block.w_gate_norm, block.w_up_norm))
-        gate = ACTIVATIONS[model.ffn_activation](self._apply(block.w_gate, for_gate))
-        g = _normed(gate * self._apply(block.w_up, for_up), block.ffn_sub_norm, self.sub_eps)
-        y: Floats = x + _normed(self._apply(block.w_down, Input(g)), block.ffn_post_norm, eps)
+        gate = self._apply(block.w_gate, for_gate, block.w_gate_input)
+        up = self._apply(block.w_up, for_up, block.w_up_input)
+        g = ACTIVATIONS[model.ffn_activation](gate) * up
+        g = _normed(g, block.ffn_sub_norm, self.sub_eps)
+        down = self._apply(block.w_down, Input(g), block.w_down_input)
+        y: Floats = x + _normed(down, block.ffn_post_norm, eps)
         return y
 
 

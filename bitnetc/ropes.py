@@ -41,6 +41,10 @@ def read_ropes(
             raise fields.error(key, "differs by layer type, not supported", "use another model")
         return (_rope(family, fields, rope, shape),), ((0, 0),) * shape.layers
     kinds = _layer_kinds(fields, shape.layers)
+    if _LOCAL not in kinds:
+        if any(isinstance(value, dict) for value in rope.values.values()):
+            rope = rope.nested(_GLOBAL)
+        return (_rope(family, fields, rope, shape),), ((0, 0),) * shape.layers
     if any(isinstance(value, dict) for value in rope.values.values()):
         whole = _rope(family, fields, rope.nested(_GLOBAL), shape)
         local = _rope(family, fields, rope.nested(_LOCAL), shape, _LOCAL_THETA)

@@ -54,19 +54,22 @@ def _emulator(name: str, cpu: str | None) -> list[str]:
     return [path] if path else []
 
 
-def place(program: Path, runner: str) -> None:
-    """Copies the program to the runner's machine, through the runner itself."""
-    words = shlex.split(runner)
-    copy = f"cat > ./{program.name} && chmod +x ./{program.name}"
-    with open(program, "rb") as file:
-        done = subprocess.run([*words, copy], stdin=file, capture_output=True)
-    if done.returncode:
-        raise BitnetcError(f"--runner {runner}", _last_line(done.stderr) or "could not copy")
+def place(files: list[Path], runner: str) -> None:
+    """Copies a program, and what it looks for beside itself, to the runner's machine, through the
+    runner itself."""
+    for path in files:
+        copy = f"cat > ./{path.name} && chmod +x ./{path.name}"
+        with open(path, "rb") as file:
+            words = [*shlex.split(runner), copy]
+            done = subprocess.run(words, stdin=file, capture_output=True)
+        if done.returncode:
+            raise BitnetcError(f"--runner {runner}", _last_line(done.stderr) or "could not copy")
 
 
-def remove(program: Path, runner: str) -> None:
-    """Takes the copied program away again."""
-    subprocess.run([*shlex.split(runner), f"rm -f ./{program.name}"], capture_output=True)
+def remove(files: list[Path], runner: str) -> None:
+    """Takes the copies away again."""
+    names = " ".join(f"./{path.name}" for path in files)
+    subprocess.run([*shlex.split(runner), f"rm -f {names}"], capture_output=True)
 
 
 def run(words: list[str], arguments: list[str], stdin: bytes = b"") -> bytes:

@@ -89,14 +89,19 @@ def verify(
     cpu: str | None = None,
     runner: str | None = None,
     long: int = 96,
+    weights: Path | None = None,
 ) -> Iterator[Outcome]:
-    """One outcome for each case, as it is known."""
-    if runner:
-        place(program, runner)
+    """One outcome for each case, as it is known.
+
+    weights: the file that the program looks for, which a runner's machine needs, too
+    """
+    files = [program, *([weights] if weights else [])]
     words = command(plan.target, program, cpu, runner)
     reference = Reference(model, plan.context)
     known: dict[tuple[int, ...], Floats] = {}
     try:
+        if runner:
+            place(files, runner)
         threads = plan.target.threads
         for case in cases(plan.shape.vocab, plan.context, plan.batch, long, threads):
             if case.tokens not in known:
@@ -105,4 +110,4 @@ def verify(
             yield compare(case, got, known[case.tokens])
     finally:
         if runner:
-            remove(program, runner)
+            remove(files, runner)

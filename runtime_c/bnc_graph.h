@@ -72,6 +72,45 @@ BNC_INLINE void bnc_norms_input(const struct bnc_worker *worker, struct bnc_acts
     }
 }
 
+/* bnc_norm_quantise() of a model that states the scale of its activations. */
+BNC_INLINE void bnc_norm_quantise_by(const struct bnc_worker *worker, struct bnc_acts *acts,
+                                     const float *x, const float *weight, int cols, float eps,
+                                     float scale, int n, float *row)
+{
+    int begin, end;
+    bnc_share(worker, n, &begin, &end);
+    for (int i = begin; i < end; i++) {
+        const float *from = x + (ptrdiff_t)i * cols;
+        if (weight) {
+            bnc_rmsnorm(row, from, weight, cols, eps);
+            from = row;
+        }
+        bnc_quantise_by(acts, i, from, cols, scale);
+        if (acts->lut)
+            bnc_build_lut16(acts, i, acts->stride);
+    }
+}
+
+/* bnc_norms_input() of such a model: scales[j][0] is that of the input of matrix j. */
+BNC_INLINE void bnc_norms_quantise_by(const struct bnc_worker *worker, struct bnc_acts *acts,
+                                      const float *x, const float *weight, float eps,
+                                      const float *const *own, const float *const *scales,
+                                      int count, float own_eps, int cols, int n, float *row)
+{
+    float *inner = row + cols;
+    int begin, end;
+    bnc_share(worker, n, &begin, &end);
+    for (int i = begin; i < end; i++) {
+        bnc_rmsnorm(row, x + (ptrdiff_t)i * cols, weight, cols, eps);
+        for (int j = 0; j < count; j++) {
+            bnc_rmsnorm(inner, row, own[j], cols, own_eps);
+            bnc_quantise_by(acts + j, i, inner, cols, scales[j][0]);
+            if (acts[j].lut)
+                bnc_build_lut16(acts + j, i, acts[j].stride);
+        }
+    }
+}
+
 /* x[i] += rmsnorm(o[i]) * weight: a norm before the residual connection. row: scratch, [cols]. */
 BNC_INLINE void bnc_norm_add(const struct bnc_worker *worker, float *x, const float *o,
                              const float *weight, int cols, float eps, int n, float *row)

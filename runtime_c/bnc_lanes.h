@@ -23,6 +23,15 @@
 
 #define BNC_INLINE static inline __attribute__((always_inline))
 
+/* A function whose address is taken, though calls with a constant one are to be inlined. At -Og GCC
+ * finds out too late which function such a call reaches, and then refuses what must be inlined;
+ * what may be it inlines at -O3, and calls directly below. */
+#if defined(__clang__)
+#define BNC_KERNEL BNC_INLINE
+#else
+#define BNC_KERNEL static inline
+#endif
+
 #ifdef __FAST_MATH__
 #error "bnc_lanes.h: sums have a fixed order; build without -ffast-math"
 #endif

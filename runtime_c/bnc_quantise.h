@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Activations in the forms that matmul kernels read: rule 3 of docs/arithmetic.md.
+/* Activations in the forms that matmul kernels read: rules 3 and 15 of docs/arithmetic.md.
  *
- *     scale = 127 / max(max |x|, 1e-5);    q = clamp(round_half_even(x * scale), -128, 127)
+ *     scale = 127 / max(max |x|, 1e-5), or what the model says for all tokens
+ *     q = clamp(round_half_even(x * scale), -127, 127)
  *
- * |x| * scale exceeds 127 by less than one part in 2^22, so |q| <= 127 always: kernels rely on it.
+ * |q| <= 127 always: kernels rely on it. Of the first kind of scale, |x| * scale exceeds 127 by
+ * less than one part in 2^22, so that no code is clamped.
  */
 #ifndef BNC_QUANTISE_H
 #define BNC_QUANTISE_H
@@ -21,22 +23,15 @@ struct bnc_acts {
     int f_stride; /* a multiple of 64; zeros from the last column on */
 };
 
-/* Quantises x[cols] as token i. */
-BNC_INLINE void bnc_quantise(struct bnc_acts *acts, int i, const float *x, int cols)
+/* Quantises x[cols] as token i, by a given scale. */
+BNC_INLINE void bnc_quantise_by(struct bnc_acts *acts, int i, const float *x, int cols, float scale)
 {
     int8_t *restrict q = acts->q + i * acts->stride;
-    uint32_t largest = 0; /* bits of |x| order as |x| does, and integers reduce in any order */
-    for (int k = 0; k < cols; k++) {
-        const uint32_t magnitude = bnc_bits(x[k]) & 0x7fffffffu;
-        largest = magnitude > largest ? magnitude : largest;
-    }
-    const float absmax = bnc_float(largest);
-    const float scale = 127.0f / (absmax > 1e-5f ? absmax : 1e-5f);
     int32_t sum = 0;
     for (int k = 0; k < cols; k++) {
         float v = x[k] * scale;
         v = v < 127.0f ? v : 127.0f;
-        v = v > -128.0f ? v : -128.0f;
+        v = v > -127.0f ? v : -127.0f;
         const int32_t code = (int32_t)bnc_round(v);
         q[k] = (int8_t)code;
         sum += code;
@@ -44,6 +39,18 @@ BNC_INLINE void bnc_quantise(struct bnc_acts *acts, int i, const float *x, int c
     memset(q + cols, 0, (size_t)(acts->stride - cols));
     acts->sum[i] = sum;
     acts->scale[i] = scale;
+}
+
+/* Quantises x[cols] as token i, by its largest magnitude. */
+BNC_INLINE void bnc_quantise(struct bnc_acts *acts, int i, const float *x, int cols)
+{
+    uint32_t largest = 0; /* bits of |x| order as |x| does, and integers reduce in any order */
+    for (int k = 0; k < cols; k++) {
+        const uint32_t magnitude = bnc_bits(x[k]) & 0x7fffffffu;
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    const float absmax = bnc_float(largest);
+    bnc_quantise_by(acts, i, x, cols, 127.0f / (absmax > 1e-5f ? absmax : 1e-5f));
 }
 
 /* Look-up tables of token i for kernels with activation form "lut16". For each pair of columns

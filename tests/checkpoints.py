@@ -140,6 +140,12 @@ VARIANTS_GRAPHS: Mapping[str, dict[str, Any]] = {
         "kept": ("lm_head", "model.layers.0.mlp", "model.layers.1.mlp"),
     },
 }
+# Scales of int8 activations stated by the checkpoint, some of which clamp.
+VARIANTS_STATIC: Mapping[str, dict[str, Any]] = {
+    "static": {"static": True},
+    "static-llama3": {"family": "llama-bitnet", "static": True, "biases": True, "kv_heads": 2},
+    "static-inner-norms": {"family": "llama-bitnet", "static": True, "inner_norms": "rms_norm"},
+}
 # Weight-only models: floats of three values, which activations do not follow into int8.
 VARIANTS_LEVELS: Mapping[str, dict[str, Any]] = {
     "trilm": {"family": "trilm", "kv_heads": 4},
@@ -166,6 +172,7 @@ VARIANTS = {
     **VARIANTS_GRAPHS,
     **VARIANTS_LEVELS,
     **VARIANTS_EMBEDDING,
+    **VARIANTS_STATIC,
 }
 
 
@@ -233,6 +240,7 @@ def tiny_checkpoint(
     inner_norms: Literal["norm", "rms_norm"] | None = None,
     kept: tuple[str, ...] = (),
     biases: bool = False,
+    static: bool = False,
     shards: int = 1,
     rope: Literal["theta", "parameters"] = "theta",
     rope_theta: float = 10000.0,
@@ -265,6 +273,7 @@ def tiny_checkpoint(
     inner_norms:  the name of a norm inside each projection.
     kept:         modules that stay in float, as modules_to_not_convert lists them.
     biases:       of queries, keys and values, as Qwen2 has them.
+    static:       with an input_scale beside each matrix, equal where matrices share an input.
     shards:       1 writes model.safetensors; more write shards and their index.
     rope:         rope_theta as a key of its own, or inside rope_parameters (transformers 5).
     zeros:        fraction of trits that are 0.
@@ -380,6 +389,14 @@ def tiny_checkpoint(
     norm(top + "norm.weight", dim, mean)
     if not tied:
         end("lm_head.weight")
+
+    step = 0.01
+    for name in [name for name in tensors if static and name.endswith("_proj.weight")]:
+        shared = ("k_proj", "v_proj", "up_proj") if not inner_norms else ()
+        if not any(part in name for part in shared):
+            step = 0.01 * random.uniform(0.7, 1.4)
+        scale = np.array([step], np.float32)
+        tensors[name.replace(".weight", ".input_scale")] = ("F32", (1,), scale.tobytes())
 
     specials = special_ids(vocab)
     bos, eos, eot = (specials[text] for text in (BOS, EOS, EOT))

@@ -345,16 +345,32 @@ _NAMES = {
     "mlp.ffn_sub_norm": "ffn_sub_norm",
     "self_attn.inner_attn_ln": "attn_sub_norm",
     "mlp.ffn_layernorm": "ffn_sub_norm",
+    "self_attn.q_proj.norm": "attn_q_norm_in",
+    "self_attn.k_proj.norm": "attn_k_norm_in",
+    "self_attn.v_proj.norm": "attn_v_norm_in",
+    "self_attn.o_proj.norm": "attn_output_norm_in",
+    "mlp.gate_proj.norm": "ffn_gate_norm_in",
+    "mlp.up_proj.norm": "ffn_up_norm_in",
+    "mlp.down_proj.norm": "ffn_down_norm_in",
+}
+# Where Gemma's graph means something else by a name, or has more.
+_GEMMA_NAMES = {
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
 }
 
 
-def gguf_name(name: str) -> str:
+def gguf_name(name: str, gemma: bool = False) -> str:
     """model.layers.3.mlp.up_proj.weight -> blk.3.ffn_up.weight"""
-    prefix, inner = "", name.removesuffix(".weight")
+    if name.startswith(("layers.", "embed_tokens.", "norm.")):
+        name = "model." + name
+    prefix, (inner, _, kind) = "", name.rpartition(".")
     if inner.startswith("model.layers."):
         layer, inner = inner.removeprefix("model.layers.").split(".", 1)
         prefix = f"blk.{layer}."
-    return prefix + _NAMES[inner] + ".weight"
+    names = {**_NAMES, **_GEMMA_NAMES} if gemma else _NAMES
+    return f"{prefix}{names[inner]}.{kind}"
 
 
 def permuted(rows: NDArray[Any], heads: int) -> NDArray[Any]:
@@ -426,15 +442,44 @@ def sentencepiece_metadata(vocab: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def character_metadata(tokenizer: Mapping[str, Any]) -> dict[str, Any]:
+    """The vocabulary of a tokenizer.json of characters as BitNet's converter writes Gemma's: scores
+    are ranks of merges, a list still to be written as `value(ARRAY, (F32, scores))`."""
+    vocab, scores = tokenizer["model"]["vocab"], {}
+    for rank, pair in enumerate(tokenizer["model"]["merges"]):
+        scores.setdefault("".join(pair), -float(rank))
+    special = {token["content"] for token in tokenizer["added_tokens"]}
+    pieces = sorted(vocab, key=lambda piece: vocab[piece])
+    kinds = [3 if piece in special else 6 if piece.startswith("<0x") else 1 for piece in pieces]
+    ranked = [-1000.0 if piece in special else scores.get(piece, 0.0) for piece in pieces]
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.pre": "default",
+        "tokenizer.ggml.tokens": pieces,
+        "tokenizer.ggml.scores": ranked,
+        "tokenizer.ggml.token_type": kinds,
+        "tokenizer.ggml.add_space_prefix": False,
+        "tokenizer.ggml.merges": None,
+        "tokenizer.ggml.bos_token_id": vocab["<bos>"],
+        "tokenizer.ggml.eos_token_id": vocab["<eos>"],
+    }  # fmt: skip
+
+
 def gguf_tensors(tiny: TinyCheckpoint, packing: str, architecture: str) -> Tensors:
-    """Ternary matrices in `packing`, everything else in its own float type."""
+    """Ternary matrices in `packing`, everything else in its own float type; "floats": all of it."""
     tensors: Tensors = {}
     config = tiny.config
     for name, (dtype, shape, data) in tiny.tensors.items():
         if name.endswith("_scale"):
             continue
-        if name not in tiny.trits:
-            tensors[gguf_name(name)] = (dtype, shape, data)
+        if architecture == "llama" and name.endswith(("q_proj.bias", "k_proj.bias")):
+            query = ".q_proj." in name
+            words = np.frombuffer(data, np.uint32 if dtype == "F32" else np.uint16)
+            data = permuted(
+                words, config["num_attention_heads" if query else "num_key_value_heads"]
+            ).tobytes()
+        if name not in tiny.trits or packing == "floats":
+            tensors[gguf_name(name, architecture == "gemma3")] = (dtype, shape, data)
             continue
         trits, scales = tiny.trits[name], tiny.scales[name]
         if architecture == "llama" and (".q_proj." in name or ".k_proj." in name):

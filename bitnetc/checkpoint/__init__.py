@@ -7,6 +7,7 @@ from typing import Any
 
 from bitnetc.checkpoint import safetensors
 from bitnetc.checkpoint.checkpoint import Checkpoint
+from bitnetc.checkpoint.decoder import decoder_config, decoder_tensors
 from bitnetc.checkpoint.fields import read_object
 from bitnetc.checkpoint.ggml_types import I2S_LAYOUTS, I2sLayout
 from bitnetc.checkpoint.gguf_model import is_gguf, read_gguf
@@ -67,7 +68,7 @@ def read(path: Path | str, *, i2s_layout: I2sLayout = "128") -> Checkpoint:
         )
     if "config.json" not in names:
         raise BitnetcError(str(path / "config.json"), "not found", _EXPECTED)
-    config = read_object(path / "config.json")
+    config: Mapping[str, Any] = read_object(path / "config.json")
     generation_config: Mapping[str, Any] = {}
     if "generation_config.json" in names:
         generation_config = read_object(path / "generation_config.json")
@@ -86,15 +87,18 @@ def read(path: Path | str, *, i2s_layout: I2sLayout = "128") -> Checkpoint:
     files = (*(path / name for name in _DESCRIBING if name in names), *files)
     sources = tuple(Source(file, file.stat().st_size) for file in files)
     tokenizer = partial(read_tokenizer, path)
+    config, nested = decoder_config(config)
+    decoder, left_out = decoder_tensors(str(path), tensors)
     return Checkpoint(
         path,
         config,
         generation_config,
-        tensors,
+        decoder,
         sources,
         tokenizer,
-        notes,
+        (*notes, *left_out),
         config_file=path / "config.json",
+        nested=nested,
     )
 
 

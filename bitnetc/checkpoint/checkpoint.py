@@ -30,6 +30,7 @@ class Checkpoint:
     interleaved: rows of query and key heads are in the order that turns neighbours, not halves.
     config_file: the config.json that `config` was read from; None where the container holds it.
     weight_only: why activations are known to stay floats; empty where they are quantised to int8.
+    nested:      the key of config.json that `config` stands under; empty where it is the whole.
     described:   the files a folder would hold for the tokenizer, where the container holds it.
     """
 
@@ -45,6 +46,7 @@ class Checkpoint:
     interleaved: bool = False
     config_file: Path | None = None
     weight_only: str = ""
+    nested: str = ""
     described: Callable[[], Mapping[str, bytes]] | None = None
 
     @property
@@ -73,7 +75,8 @@ class Checkpoint:
 
     @property
     def fields(self) -> Fields:
-        return Fields(str(self.config_file or self.path), self.config, self.own_keys)
+        where = str(self.config_file or self.path) + (f": {self.nested}" if self.nested else "")
+        return Fields(where, self.config, self.own_keys)
 
     @property
     def generation_fields(self) -> Fields:

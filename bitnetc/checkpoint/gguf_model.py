@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from bitnetc.checkpoint.checkpoint import TOKENIZER_FILES, Checkpoint
+from bitnetc.checkpoint.decoder import decoder_config
 from bitnetc.checkpoint.fields import read_bytes, read_object, shown
 from bitnetc.checkpoint.ggml_types import TAKES_INT8, I2sLayout
 from bitnetc.checkpoint.gguf import Texts, Value, read_file
 from bitnetc.checkpoint.tensor import TernaryTensor
 from bitnetc.errors import BitnetcError, nearest
-from bitnetc.model import FfnActivation, Source
+from bitnetc.model import FfnActivation, Pooling, Source
 from bitnetc.tokenizer import (
     MAX_FILE_BYTES,
     PATTERN,
@@ -38,7 +39,7 @@ ACTIVATION_NOTE = "the feed-forward activation is taken as"
 
 # Both 2B-4T (ReLU squared) and 1bitLLM's models (SiLU) go by the first three.
 BITNET_ARCHITECTURES = ("bitnet", "bitnet-b1.58", "bitnet-25")
-ARCHITECTURES = (*BITNET_ARCHITECTURES, "llama", "qwen3")
+ARCHITECTURES = (*BITNET_ARCHITECTURES, "llama", "qwen2", "qwen3", "gemma3")
 # Pre-tokenizers that are Llama-3's, by the names llama.cpp has given it.
 LLAMA3_PRE = ("llama-bpe", "llama3", "llama-v3")
 # Qwen's: single digits, texts in NFC, merges before whole words.
@@ -60,6 +61,20 @@ _KEYS = {
     "rope_theta": "rope.freq_base",
     "max_position_embeddings": "context_length",
 }
+# The same in Gemma 3's graph, whose layers see a window but for every sixth.
+_GEMMA_KEYS = {
+    "sliding_window": "attention.sliding_window",
+    "sliding_window_pattern": "attention.sliding_window_pattern",
+    "rope_local_base_freq": "rope.freq_base_swa",
+}
+# What its files do not say of a model that config.json beside them describes.
+_GEMMA_BESIDE = (
+    "sliding_window", "layer_types", "sliding_window_pattern", "rope_local_base_freq",
+    "query_pre_attn_scalar", "rope_parameters", "rope_scaling",
+)  # fmt: skip
+# As the format numbers them, 0 for none.
+_POOLINGS: Mapping[int, Pooling] = {1: "mean", 2: "cls", 3: "last"}
+_NORM_IN = "_norm_in.weight"  # ends the names of norms that only embedding models have
 _READ = {
     *_KEYS.values(),
     "attention.key_length",
@@ -120,10 +135,15 @@ def read_gguf(path: Path, i2s_layout: I2sLayout) -> Checkpoint:
         )
     notes = list(file.notes)
     _refuse_parts(path, metadata)
-    _refuse_unknown_graph(path, architecture, metadata)
+    embeds = any(name.endswith(_NORM_IN) for name in file.tensors)
+    _refuse_unknown_graph(path, architecture, metadata, embeds)
     config = _config(path, architecture, metadata)
+    if embeds:
+        config["pooling"] = _pooling(path, architecture, metadata)
     config["tie_word_embeddings"] = "output.weight" not in file.tensors
     beside, generation, files = _beside(path, config, notes)
+    if architecture == "gemma3":
+        _add_gemma(config, metadata, beside, notes)
 
     vocabulary = metadata.get("tokenizer.ggml.model")
     pre = metadata.get("tokenizer.ggml.pre")
@@ -141,11 +161,11 @@ def read_gguf(path: Path, i2s_layout: I2sLayout) -> Checkpoint:
         notes.append(f"the tokenizer is that of {tokenizer}")
         files = (*files, Source(tokenizer, tokenizer.stat().st_size))
     prefix = architecture + "."
-    used = {prefix + key for key in (*_READ, *_NEUTRAL)}
+    used = {prefix + key for key in (*_READ, *_NEUTRAL, *_GEMMA_KEYS.values())}
     for key in metadata:
         if key.startswith(prefix) and key not in used:
             notes.append(f"{shown(key)} has no meaning for bitnetc and was ignored")
-    own_keys = {key: prefix + own for key, own in _KEYS.items()}
+    own_keys = {key: prefix + own for key, own in {**_KEYS, **_GEMMA_KEYS}.items()}
     own_keys["vocab_size"] = "tokenizer.ggml.tokens"
     own_keys["head_dim"] = prefix + "rope.dimension_count"
     own_keys["hidden_act"] = "feed-forward activation"
@@ -210,10 +230,12 @@ def _refuse_parts(path: Path, metadata: Metadata) -> None:
             )
 
 
-def _refuse_unknown_graph(path: Path, architecture: str, metadata: Metadata) -> None:
+def _refuse_unknown_graph(path: Path, architecture: str, metadata: Metadata, embeds: bool) -> None:
+    meant = {"pooling_type"} if embeds else set()
+    meant |= set(_GEMMA_KEYS.values()) if architecture == "gemma3" else set()
     for key, neutral in _NEUTRAL.items():
         value = metadata.get(f"{architecture}.{key}")
-        if value is not None and value not in neutral:
+        if value is not None and value not in neutral and key not in meant:
             raise BitnetcError(
                 f"{path}: {architecture}.{key}",
                 f"{_show(value)} is not supported",
@@ -265,6 +287,40 @@ def _config(path: Path, architecture: str, metadata: Metadata) -> dict[str, Any]
     return config
 
 
+def _pooling(path: Path, architecture: str, metadata: Metadata) -> Pooling | None:
+    kind = metadata.get(architecture + ".pooling_type", 0)
+    if kind == 0:
+        return None
+    if type(kind) is not int or kind not in _POOLINGS:
+        raise BitnetcError(
+            f"{path}: {architecture}.pooling_type",
+            f"{_show(kind)} is not supported",
+            "known poolings: " + ", ".join(f"{n} ({name})" for n, name in _POOLINGS.items()),
+        )
+    return _POOLINGS[kind]
+
+
+def _add_gemma(
+    config: dict[str, Any], metadata: Metadata, beside: Mapping[str, Any], notes: list[str]
+) -> None:
+    """Windows, their rotary embedding and the scale of scores, which the converter of the published
+    files leaves out: from config.json beside the file, else as llama.cpp takes it."""
+    for key, own in _GEMMA_KEYS.items():
+        value = metadata.get("gemma3." + own)
+        if value is not None:
+            config[key] = _decimal(value) if isinstance(value, float) else value
+    for key in _GEMMA_BESIDE:
+        if beside.get(key) is not None:
+            config.setdefault(key, beside[key])
+    config.setdefault("query_pre_attn_scalar", config.get("head_dim"))
+    if config.get("sliding_window") in (None, 0):
+        config |= {"sliding_window": None, "layer_types": None, "sliding_window_pattern": 1}
+        notes.append(
+            "no attention.sliding_window: every layer sees every position, as llama.cpp takes it; "
+            "the model's config.json beside the file would say which do not"
+        )
+
+
 def _decimal(value: float) -> float:
     """The shortest number that is this float32: 1e-05 rather than 9.999999747378752e-06."""
     with np.errstate(over="ignore"):
@@ -278,7 +334,7 @@ def _beside(
     found = path.parent / "config.json"
     if not found.is_file():
         return {}, {}, ()
-    beside = read_object(found)
+    beside, _ = decoder_config(read_object(found))
     keys = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     if any(beside.get(key) != config.get(key) for key in keys):
         notes.append(f"{found} describes another model and was ignored")
@@ -331,9 +387,12 @@ def _ffn_activation(
     beside: Mapping[str, Any],
 ) -> tuple[str | None, str]:
     """(activation or None when nothing tells, why)."""
-    if isinstance(beside.get("hidden_act"), str):
-        return beside["hidden_act"], "config.json beside the file says so"
+    key = "hidden_activation" if architecture == "gemma3" else "hidden_act"
+    if isinstance(beside.get(key), str):
+        return beside[key], "config.json beside the file says so"
     silu: FfnActivation = "silu"
+    if architecture == "gemma3":
+        return "gelu_tanh", f"all models of architecture {architecture} have it"
     if architecture not in BITNET_ARCHITECTURES:
         return silu, f"all models of architecture {architecture} have it"
     heads, kv_heads = config.get("num_attention_heads"), config.get("num_key_value_heads")

@@ -206,6 +206,8 @@ def _tokenizer(v: Vocabulary, where: str, added: Mapping[int, str] | None) -> To
                 tokens.append(AddedToken(number, raw.encode(), True, False))
             else:
                 control.append(number)
+        elif kind == _UNUSED and added is None:  # padding up to the rows of the embedding
+            control.append(number)
         else:
             refuse(f"piece {number} ({text!r}) has the type {kind}, which is not supported")
         contents.append(content)

@@ -16,7 +16,7 @@ from conftest import Unavailable
 from bitnetc.errors import BitnetcError
 from bitnetc.run import command
 from bitnetc.target import load_target, runs_here, target_names
-from bitnetc.toolchain import tool
+from bitnetc.toolchain import tool, zig
 from bitnetc.verify import verify
 from e2e.built import Built, program_of
 
@@ -138,6 +138,46 @@ def test_an_older_cpu_is_refused(
     assert done.returncode == 3 and done.stdout == b""
     assert f"compiled for {target}, which needs {needs}; this CPU has {has}: " in said(done)
     assert len(said(done).splitlines()) == 1
+
+
+LIBRARY = """
+#include <stdio.h>
+#include "model.h"
+static _Alignas(MODEL_ARENA_ALIGN) unsigned char arena[MODEL_ARENA_BYTES(16, 1)];
+int main(void)
+{
+    int able = 0;
+    for (int i = 0; model_variant_name(i); i++)
+        able += model_variant_runs(i);
+    const int code = model_check(arena, sizeof arena, 16, 1);
+    struct model *m = model_init(arena, sizeof arena, 16, 1);
+    printf("%d %d %d %d %s\\n", able, code == MODEL_ECPU, code, m != 0, model_error(code));
+    if (m)
+        model_close(m);
+    return 0;
+}
+"""
+
+
+def test_a_library_on_an_older_cpu(
+    small: Callable[[str], Built], tmp_path: Path, unavailable: Unavailable
+) -> None:
+    """It starts no session below the floor of its variants, and says why, without a program."""
+    chosen = zig(load_target("x86_64"))
+    folder, program = small("x86_64")[2], tmp_path / "program"
+    (tmp_path / "library.c").write_text(LIBRARY)
+    words = [*chosen.compiler, "-target", chosen.triple, "-static", f"-I{folder / 'include'}"]
+    words += ["-Wall", "-Werror", tmp_path / "library.c", folder / "lib" / "libmodel.a"]
+    subprocess.run([*words, "-o", program], check=True, capture_output=True)
+    told = {}
+    for cpu in ("Conroe", "Penryn"):
+        try:
+            start = command(load_target("x86_64"), program, cpu, None)
+        except BitnetcError as error:
+            unavailable("x86_64", str(error))
+        told[cpu] = run(start).stdout.decode()
+    assert told["Conroe"] == "0 1 -18 0 this CPU lacks instructions that are needed\n"
+    assert told["Penryn"] == "1 0 0 1 no error\n"
 
 
 @pytest.mark.parametrize("target", SEVERAL)

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import tokenizers
 from conftest import Unavailable
 
 from bitnetc.compiler import Options, compile_model, load
+from bitnetc.reference import Reference
 from e2e.built import EXAMPLE, Built, program_of
 from e2e.test_bits import start
 
@@ -140,24 +142,24 @@ def test_windows_file(windows: Path) -> None:
     assert others == {"kernel32.dll", "shell32.dll"}
 
 
-def test_windows_arguments(
-    windows: Path, built: Callable[..., Built], tmp_path: Path, unavailable: Unavailable
-) -> None:
+def test_windows_arguments(windows: Path, tmp_path: Path, unavailable: Unavailable) -> None:
     """Text beyond the code page, in arguments and in names of files; bytes, not lines, come out."""
     words = start(WINDOWS, windows, "host", unavailable)
     prompt = "It is a truth, \u00e9t\u00e9 \u4e2d \U0001f600"
     (tmp_path / "pr\u00f6mpt \u4e2d.txt").write_text(prompt)
-    here = [str(built(EXAMPLE, "native")[2] / "bin" / "model")]
-    for arguments in (
-        ["--tokens", "-p", prompt],
-        ["-p", prompt, "-n", "4", "--temp", "0", "-q"],
-        ["-f", "pr\u00f6mpt \u4e2d.txt", "-n", "4", "--temp", "0", "-q"],
+    judge = tokenizers.Tokenizer.from_file(str(EXAMPLE / "tokenizer.json"))
+    ids, reference = judge.encode(prompt).ids, Reference(load(EXAMPLE))
+    text = list(ids)
+    for _ in range(4):
+        text.append(int(reference.logits(text)[-1].argmax()))
+    written = f"{judge.decode(text[len(ids) :])}\n".encode()
+    for arguments, wanted in (
+        (["--tokens", "-p", prompt], f"{' '.join(map(str, ids))}\n".encode()),
+        (["-p", prompt, "-n", "4", "--temp", "0", "-q"], written),
+        (["-f", "pr\u00f6mpt \u4e2d.txt", "-n", "4", "--temp", "0", "-q"], written),
     ):
-        wanted, got = (
-            subprocess.run([*program, *arguments], capture_output=True, cwd=tmp_path)
-            for program in (here, words)
-        )
-        assert (got.returncode, got.stdout) == (0, wanted.stdout) and got.stdout, arguments
+        got = subprocess.run([*words, *arguments], capture_output=True, cwd=tmp_path)
+        assert (got.returncode, got.stdout) == (0, wanted), arguments
 
 
 def test_windows_mistakes(windows: Path, unavailable: Unavailable) -> None:

@@ -3,9 +3,12 @@
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from gguf_embedding import embedding_checkpoint, gemma_tokenizer, write_embedding
+from gguf_files import ARRAY, F32, character_metadata, value
 
 from bitnetc.model import Model
 from bitnetc.reference import Reference
@@ -71,6 +74,43 @@ def test_a_vector_does_not_depend_on_its_neighbours(embedder: tuple[Model, Path]
     many = run(program, "--as", "f32", lines=LINES * 200)
     assert together == apart == b"".join(done.stdout for done in by_prompt)
     assert many == together * 200
+
+
+@pytest.mark.parametrize("name", ["embedding-qwen3", "embedding-gemma3"])
+def test_a_gguf_file_gives_the_vectors_of_its_folder(
+    name: str, built: Callable[..., Built], tmp_path: Path
+) -> None:
+    tiny = embedding_checkpoint(name)
+    metadata: dict[str, Any] = {}
+    if name.endswith("gemma3"):  # whose vocabulary the converter writes in another form
+        tiny.tokenizer.clear()
+        tiny.tokenizer.update(gemma_tokenizer(320))
+        for key in ("bos_token_id", "eos_token_id"):
+            tiny.config[key] = {"bos_token_id": 2, "eos_token_id": 1}[key]
+        metadata = character_metadata(tiny.tokenizer)
+        rest = 320 - len(metadata["tokenizer.ggml.tokens"])
+        assert rest > 0
+        metadata["tokenizer.ggml.tokens"] += [f"[PAD{i}]" for i in range(rest)]
+        metadata["tokenizer.ggml.token_type"] += [5] * rest
+        ranked = [*metadata["tokenizer.ggml.scores"], *[-10000.0] * rest]
+        metadata["tokenizer.ggml.scores"] = value(ARRAY, (F32, ranked))
+    else:
+        metadata = {"tokenizer.ggml.pre": "llama-bpe", "tokenizer.ggml.add_bos_token": True}
+        metadata["tokenizer.ggml.add_eos_token"] = False
+    tiny.write(tmp_path / "folder" / "model")
+    write_embedding(tmp_path / "model.gguf", tiny, metadata=metadata)
+    programs = [
+        program_of(built(path, "native", name="model")[2], "native")
+        for path in (tmp_path / "model.gguf", tmp_path / "folder" / "model")
+    ]
+    for line in LINES:
+        one, other = (
+            subprocess.run([p, "--tokens", "-p", line], capture_output=True, check=True).stdout
+            for p in programs
+        )
+        assert one == other, line
+    ours, theirs = (run(program, "--as", "f32") for program in programs)
+    assert ours == theirs and len(set(ours)) > 50
 
 
 def test_forms(embedder: tuple[Model, Path]) -> None:

@@ -11,11 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from bitnetc.compiler import load
+from bitnetc.head import with_integer_head
 from bitnetc.plan import plan
+from bitnetc.synth import synth
 from bitnetc.target import load_target
 from bitnetc.totals import totals
 from e2e.built import EXAMPLE, Built
 
+# Linked by the target's own toolchain.
+STATIC = "x86_64-avx2" if "avx2" in load_target("native").features else "armv8-neon"
+STATIC = STATIC if sys.platform == "linux" else "native"
 PROMPT = "It is a truth universally acknowledged, that"
 
 
@@ -26,7 +32,7 @@ def info(program: Path, context: int, threads: int) -> dict[str, int]:
         text=True,
         check=True,
     ).stdout
-    return {k: int(v) for k, v in re.findall(r"^(\w+) +(\d+) bytes", said, re.M)}
+    return {k: int(v) for k, v in re.findall(r"^(\w[\w ]*?) +(\d+) bytes", said, re.M)}
 
 
 @pytest.mark.parametrize(("context", "threads"), [(1, 1), (64, 1), (300, 3), (512, 64)])
@@ -34,7 +40,7 @@ def test_plan_header_and_program_agree(
     context: int, threads: int, built: Callable[..., Built], tmp_path: Path
 ) -> None:
     """To the byte; the header's macros are evaluated by a compiler."""
-    model, decided, folder = built(EXAMPLE, "native")
+    model, decided, folder = built(EXAMPLE, STATIC)
     t = totals(decided, model, context, threads)
     source = tmp_path / "sizes.c"
     source.write_text(
@@ -56,10 +62,10 @@ def test_plan_header_and_program_agree(
 
 
 def test_plan_command(built: Callable[..., Built]) -> None:
-    model, _, folder = built(EXAMPLE, "native")
-    words = [sys.executable, "-m", "bitnetc", "plan", EXAMPLE]
+    model, _, folder = built(EXAMPLE, STATIC)
+    words = [sys.executable, "-m", "bitnetc", "plan", EXAMPLE, "--target", STATIC]
     run = [subprocess.run([*words, *o], capture_output=True, text=True) for o in ([], ["--json"])]
-    t = totals(plan(model, load_target("native")), model)
+    t = totals(plan(model, load_target(STATIC)), model)
     stated = json.loads((folder / "plan.json").read_text())["totals"]
     assert json.loads(run[1].stdout)["totals"] == stated
     assert stated["resident"] == t.resident and stated["stack_per_thread"] == t.stack
@@ -75,9 +81,7 @@ def test_resident_memory(context: int, threads: int, built: Callable[..., Built]
     A program linked by the target's own toolchain: a distribution's C library is shared with
     others. The program is held at its end by its last message, which goes to a full pipe.
     """
-    folder = built(
-        EXAMPLE, "x86_64-avx2" if "avx2" in load_target("native").features else "armv8-neon"
-    )[2]
+    folder = built(EXAMPLE, STATIC)[2]
     program = folder / "bin" / "model"
     said = info(program, context, threads)["resident"]
     read, write = os.pipe()
@@ -116,3 +120,51 @@ def test_resident_memory(context: int, threads: int, built: Callable[..., Built]
         process.communicate()
     assert "context is full" in rest, "the text ended before the context"
     assert abs(peak / said - 1) < 0.02, f"{peak:,} bytes resident, {said:,} were said"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_head_of_its_own(built: Callable[..., Built], tmp_path: Path) -> None:
+    """52 MB of embedding: one token is resident with the least that was said, within 2 %, and
+    more tokens with more, up to the most."""
+    synth("trilm-99m", tmp_path / "model", 0, 1)
+    model, decided, folder = built(tmp_path / "model", STATIC)
+    program = folder / "bin" / "model"
+    embedding = 2 * model.embedding.rows * model.embedding.cols
+    peaks = []
+    for count in (1, 256):
+        t, shown = totals(decided, model, count, 1), info(program, count, 1)
+        assert t.sparse == embedding
+        assert (shown["resident"], shown["at least"]) == (t.resident, t.resident_least)
+        ids = " ".join(str(97 * i) for i in range(1, count + 1))
+        with subprocess.Popen(
+            [program, "--logits", "-t", "1", "--batch", "8"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+        ) as running:
+            assert running.stdin and running.stdout
+            running.stdin.write(ids.encode())
+            running.stdin.close()
+            left = 4 * model.shape.vocab * (count - 1) + 1  # of the last token, its first byte
+            while left:
+                left -= len(running.stdout.read(min(left, 1 << 16)))
+            status = Path(f"/proc/{running.pid}/status").read_text()
+            running.kill()
+        peaks.append(int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) << 10)
+        assert 0.98 * t.resident_least < peaks[-1] < 1.02 * t.resident
+        if count == 1:
+            assert peaks[0] < 1.02 * t.resident_least < 0.6 * t.resident
+    assert peaks[1] > peaks[0] + 255 * 4096
+
+
+def test_what_is_read_by_the_row() -> None:
+    model = load(EXAMPLE)
+    target = load_target("x86_64-avx2")
+    embedding = 2 * model.embedding.rows * model.embedding.cols
+    for head, sparse in (("exact", 0), ("int8", embedding), ("screened", embedding)):
+        other = with_integer_head(model, head)
+        decided = plan(other, target)
+        lower = decided.head.bytes if decided.head and head == "screened" else 0
+        t = totals(decided, other)
+        assert t.sparse == sparse + lower
+        assert t.resident_least == t.resident - (t.sparse + t.tokenizer if t.sparse else 0)

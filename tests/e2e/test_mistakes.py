@@ -235,7 +235,7 @@ def test_runner(model: Path) -> None:
     ssh = model.parent / "ssh"
     ssh.write_text(f'#!/bin/sh\ncd {board}\nexec sh -c "$*"\n')
     ssh.chmod(0o755)
-    done = bitnetc("verify", model, "--runner", ssh)
+    done = bitnetc("verify", model, "--runner", ssh, "--weights", "file", "--positions", "12")
     assert done.returncode == 0, done.stderr
     assert f"verified: {load_target('native').name} on {ssh}" in done.stdout
     assert not list(board.iterdir())

@@ -1,5 +1,6 @@
 """The source package under a distribution's cross compilers, by the boards' toolchain files."""
 
+import json
 import os
 import re
 import shutil
@@ -29,7 +30,10 @@ def test_every_board_has_a_target() -> None:
     assert not boards(load_target("x86_64-avx2")) and not boards(load_target("aarch64-macos"))
 
 
-@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
+# A Raspberry Pi 4 has the target and the compiler of a 3, and differs in one flag.
+@pytest.mark.parametrize(
+    "board", [b for b in BOARDS if b.name != "rpi4"], ids=lambda board: board.name
+)
 def test_board(
     board: Board, built: Callable[..., Built], tmp_path: Path, unavailable: Unavailable
 ) -> None:
@@ -65,6 +69,26 @@ def test_board(
             [readelf, "-n", build / "libmodel.a"], capture_output=True, text=True
         )
         assert notes.stdout.count("AArch64 feature: BTI, PAC") == notes.stdout.count("File:") > 1
+
+
+def test_flags_of_another_board(
+    built: Callable[..., Built], tmp_path: Path, unavailable: Unavailable
+) -> None:
+    """Its compiler takes them, for the program and for the library."""
+    board = next(b for b in BOARDS if b.name == "rpi4")
+    if not shutil.which(f"{board.prefix}-gcc"):
+        unavailable(board.name, f"gcc-{board.prefix} is not installed")
+    compiled = built(EXAMPLE, TARGETS[board.name])[2]
+    package(compiled, tmp_path / "p", ("cmake",))
+    file = tmp_path / "p" / "toolchains" / f"{board.name}.cmake"
+    options = [f"-DCMAKE_TOOLCHAIN_FILE={file}", "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON"]
+    words = [tool("cmake", "cmake"), "-S", compiled, "-B", tmp_path / "build", *options]
+    done = subprocess.run(words, capture_output=True, text=True)  # which compiles a trial program
+    assert done.returncode == 0 and "warning:" not in done.stderr, done.stdout + done.stderr
+    commands = json.loads((tmp_path / "build" / "compile_commands.json").read_text())
+    assert len(commands) >= 3
+    assert all(f"{board.prefix}-gcc " in c["command"] for c in commands)
+    assert all(board.flags in c["command"] for c in commands)
 
 
 # Android: what can be seen without one (docs/android.md).

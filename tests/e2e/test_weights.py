@@ -14,6 +14,9 @@ import pytest
 from conftest import Unavailable
 
 from bitnetc import emit, semihosting
+from bitnetc.build import Artifact
+from bitnetc.cli import _say_compiled
+from bitnetc.errors import BitnetcError
 from bitnetc.reference import Reference
 from bitnetc.toolchain import tool
 from bitnetc.verify import verify
@@ -81,11 +84,49 @@ def test_file_equals_the_reference(built: Callable[..., Built]) -> None:
         assert outcome.equal, outcome.detail
 
 
-def test_region(built: Callable[..., Built], detached: Path, said: str, tmp_path: Path) -> None:
-    """At an offset, with other things before and behind."""
-    program = program_of(
-        built(EXAMPLE, "native", name="austen", weights="region")[2], "native", "austen"
-    )
+def test_file_on_another_machine(built: Callable[..., Built], tmp_path: Path) -> None:
+    """The runner's machine gets program and file and keeps neither, also where one has no room."""
+    model, plan, folder = built(EXAMPLE, "native", name="austen", weights="file")
+    program, weights = program_of(folder, "native", "austen"), folder / "share" / "austen.weights"
+    board, log = tmp_path / "board", tmp_path / "log"
+    board.mkdir()
+    assert program.stat().st_size < weights.stat().st_size - 8192
+    for kilobytes in ("unlimited", str(weights.stat().st_size // 1024 - 4)):  # of a file at most
+        ssh = tmp_path / f"ssh-{kilobytes}"
+        ssh.write_text(
+            f"#!/bin/bash\ncd {board}\nulimit -f {kilobytes}\ntrap '' XFSZ\n"
+            f'bash -c "$*"\ncode=$?\nls >> {log}\nexit $code\n'
+        )
+        ssh.chmod(0o755)
+        done = verify(model, plan, program, runner=str(ssh), long=4, weights=weights)
+        if kilobytes == "unlimited":
+            assert all(outcome.equal for outcome in done)
+        else:
+            with pytest.raises(BitnetcError, match=r"--runner .*too large"):
+                list(done)
+        assert {"austen", "austen.weights"} <= set(log.read_text().split())
+        assert not list(board.iterdir())
+        log.unlink()
+
+
+def test_region(
+    built: Callable[..., Built],
+    detached: Path,
+    said: str,
+    tmp_path: Path,
+    unavailable: Unavailable,
+) -> None:
+    """At an offset, with other things before and behind. The library is that for a file, and the
+    program differs from it in what main.c says."""
+    cc = shutil.which("cc") or unavailable("native", "no C compiler")
+    model, plan, _ = built(EXAMPLE, "native", name="austen", weights="file")
+    files = emit.emit(plan, model, "austen", weights="region").files
+    assert [p for p in files if (detached / p).read_bytes() != files[p]] == ["src/main.c"]
+    program, source = tmp_path / "austen", tmp_path / "main.c"
+    source.write_bytes(files["src/main.c"])
+    folders = [f"-I{detached / name}" for name in ("include", "src", "runtime")]
+    library = (detached / "lib" / "libausten.a", "-pthread", "-DBNC_THREADS=1")
+    text_of(cc, "-std=c11", "-Wall", "-Werror", *folders, source, *library, "-o", program)
     weights = (detached / "share" / "austen.weights").read_bytes()
     device = tmp_path / "device@1"
     device.write_bytes(bytes(8128) + weights + bytes(100))
@@ -101,13 +142,20 @@ def test_region(built: Callable[..., Built], detached: Path, said: str, tmp_path
 
 
 def test_region_of_a_board(
-    built: Callable[..., Built], tiny: Callable[[str], Path], unavailable: Unavailable
+    built: Callable[..., Built],
+    tiny: Callable[[str], Path],
+    capsys: pytest.CaptureFixture[str],
+    unavailable: Unavailable,
 ) -> None:
     """Firmware without weights, and the file in the flash that the target's file names."""
     if not shutil.which(semihosting.EMULATOR):
         unavailable("cortex-m4", f"no {semihosting.EMULATOR}")
     model, plan, folder = built(tiny("2b4t"), "cortex-m4", weights="region")
     assert plan.target.firmware
+    _say_compiled(plan, Artifact(folder, "model", "cc", plan.target), 1.0)
+    size = (folder / "share" / "model.weights").stat().st_size / 1e6
+    place = f"{size:,.1f} MB, for flash at {plan.target.firmware.weights.origin:#x}"
+    assert f"{folder / 'share' / 'model.weights'}  {place}\n" in capsys.readouterr().out
     program = str(program_of(folder, "cortex-m4"))
     words = semihosting.command(plan.target.checks[0], program, ["--logits"])
     done = subprocess.run(words, input=b"1 2 3", capture_output=True)
@@ -339,7 +387,6 @@ def test_far_away(
 
 def test_windows_has_a_limit(tmp_path: Path) -> None:
     """Of the size, which is asked before anything is packed."""
-    from bitnetc.errors import BitnetcError
     from bitnetc.target import load_target
     from bitnetc.weights_file import check
 

@@ -239,6 +239,19 @@ static void do_quantise(void)
     give(x.lut, (size_t)n * (size_t)stride * 16);
 }
 
+/* cols, tokens; a scale, rows -> codes, sums, scales. */
+static void do_quantise_by(void)
+{
+    const int cols = integer(0), n = integer(1);
+    struct bnc_acts x = new_acts(n, cols, 0);
+    const float scale = take_floats(1)[0];
+    for (int i = 0; i < n; i++)
+        bnc_quantise_by(&x, i, take_floats(cols), cols, scale);
+    give(x.q, (size_t)n * (size_t)cols);
+    give(x.sum, sizeof *x.sum * (size_t)n);
+    give_floats(x.scale, n);
+}
+
 /* type, rows, cols, tokens, x_stride, workers; w, x -> y. */
 static void do_dense(void)
 {
@@ -349,9 +362,9 @@ static const struct {
     { "widen", do_widen },       { "dot", do_dot },
     { "sum", do_sum },           { "rmsnorm", do_rmsnorm },
     { "rope", do_rope },         { "dense", do_dense },
-    { "quantise", do_quantise }, { "embed", do_embed },
-    { "attend", do_attend },     { "sample", do_sample },
-    { "linear", do_linear },
+    { "quantise", do_quantise }, { "quantise_by", do_quantise_by },
+    { "embed", do_embed },       { "attend", do_attend },
+    { "sample", do_sample },     { "linear", do_linear },
 };
 
 int main(int argc, char **argv)

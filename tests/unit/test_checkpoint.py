@@ -182,7 +182,7 @@ def test_hostile_headers_neither_hang_nor_fill_memory(tmp_path: Path, case: str)
         assert case == "many tensors"
     except BitnetcError as error:
         assert len(str(error)) < 600
-    assert time.process_time() - begin < 10
+    assert time.process_time() - begin < 60  # no hang; a few seconds on an idle core
 
 
 # --- agreement with the official reader, under mutation ------------------------------------------

@@ -48,7 +48,7 @@ FITS = [
     name
     for name in VARIANTS
     if name.startswith(("2b4t", "llama3", "falcon", "1bitllm", "qwen3"))
-    and name not in ("llama3-inner-norms", "llama3-kept")
+    and name not in ("llama3-inner-norms", "llama3-kept", "llama3-mlp-kept")
 ]
 NO_ROOM = [name for name in VARIANTS if name not in FITS]
 

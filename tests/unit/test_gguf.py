@@ -802,8 +802,8 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
     "architecture a number": ({"general.architecture": 3}, {}, "general.arch", "must be a text"),
     "split": ({"split.count": value(U16, 3)}, {}, "split.count", "one of 3 parts, which is not"),
     "adapter": ({"general.type": "adapter"}, {}, "general.type", '"adapter" is not supported'),
-    "qwen2": ({"general.architecture": "qwen2"}, {}, "general.architecture", '"qwen2" is not'),
-    "gemma3": ({"general.architecture": "gemma3"}, {}, "general.architecture", '"gemma3" is not'),
+    "phi3": ({"general.architecture": "phi3"}, {}, "general.architecture", '"phi3" is not'),
+    "gemma2": ({"general.architecture": "gemma2"}, {}, "general.architecture", '"gemma2" is not'),
     "no width": ({B + "embedding_length": None}, {}, B + "embedding_length", "is missing; convert"),
     "width a text": ({B + "embedding_length": "64"}, {}, B + "embedding_length", "whole number"),
     "width by layer": (

@@ -15,6 +15,7 @@ from checkpoints import (
     VARIANTS_EMBEDDING,
     VARIANTS_GRAPHS,
     VARIANTS_LEVELS,
+    VARIANTS_STATIC,
     TinyCheckpoint,
     pack,
     rounded,
@@ -51,7 +52,7 @@ NORMS_1BITLLM = NORMS | {
 
 
 # test_graphs.py has these
-OTHER_GRAPHS = {**VARIANTS_GRAPHS, **VARIANTS_LEVELS, **VARIANTS_EMBEDDING}
+OTHER_GRAPHS = {**VARIANTS_GRAPHS, **VARIANTS_LEVELS, **VARIANTS_EMBEDDING, **VARIANTS_STATIC}
 
 
 def read_model(folder: Path, **options: Any) -> Model:

@@ -50,7 +50,7 @@ BNC_INLINE void bnc_pass_i2_m256k4_amx(int32_t *acc, int rows, const __m512i *co
     }
 }
 
-BNC_INLINE void bnc_matmul_i2_m256k4_amx(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_matmul_i2_m256k4_amx(int32_t *restrict acc, const uint8_t *restrict w,
                                          const struct bnc_acts *x, int rows, int cols, int n)
 {
     enum { CHUNK = BNC_I2_M256K4_AMX_CHUNK, TOKENS = 32, ROWS = BNC_I2_M256K4_ROWS };

@@ -111,7 +111,7 @@ BNC_INLINE void bnc_pass_i2_m32k64_amx(int32_t *acc, int rows, const uint8_t *w,
     }
 }
 
-BNC_INLINE void bnc_matmul_i2_m32k64_amx(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_matmul_i2_m32k64_amx(int32_t *restrict acc, const uint8_t *restrict w,
                                          const struct bnc_acts *x, int rows, int cols, int n)
 {
     enum { TOKENS = 32, ROWS = BNC_I2_M32K64_ROWS };

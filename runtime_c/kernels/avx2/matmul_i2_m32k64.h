@@ -119,7 +119,7 @@ BNC_INLINE void bnc_unpack_i2_m32k64_avx2(__m256i *to, const uint8_t *w, int col
 }
 
 /* Several tokens: 32 rows of 256 columns are unpacked to bytes once (8 KB, stays in L1). */
-BNC_INLINE void bnc_matmul_i2_m32k64_avx2(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_matmul_i2_m32k64_avx2(int32_t *restrict acc, const uint8_t *restrict w,
                                           const struct bnc_acts *x, int rows, int cols, int n)
 {
     enum { CHUNK = 256, ROWS = BNC_I2_M32K64_ROWS };

@@ -44,7 +44,7 @@ BNC_INLINE void bnc_rows_i4_m16k8_avx2(int32_t *acc, int rows, const uint8_t *w,
             _mm256_storeu_si256((__m256i *)(void *)(acc + t * rows + 8 * h), sum[t][h]);
 }
 
-BNC_INLINE void bnc_matmul_i4_m16k8_avx2(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_matmul_i4_m16k8_avx2(int32_t *restrict acc, const uint8_t *restrict w,
                                          const struct bnc_acts *x, int rows, int cols, int n)
 {
     for (int m = 0; m < rows; m += 16, w += 8 * (ptrdiff_t)cols) {

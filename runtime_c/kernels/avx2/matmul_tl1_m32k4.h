@@ -19,7 +19,7 @@ enum { BNC_TL1_M32K4_AVX2_BLOCKS = 64 }; /* column blocks summed in int16 */
 _Static_assert(BNC_TL1_M32K4_AVX2_BLOCKS * 2 * 254 <= 32767, "int16 lanes");
 _Static_assert(BNC_TL1_M32K4_ROWS == 32 && BNC_TL1_M32K4_COLS == 4, "unrolled by hand");
 
-BNC_INLINE void bnc_matmul_tl1_m32k4_avx2(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_matmul_tl1_m32k4_avx2(int32_t *restrict acc, const uint8_t *restrict w,
                                           const struct bnc_acts *x, int rows, int cols, int n)
 {
     const __m256i low4 = _mm256_set1_epi8(15);

@@ -170,7 +170,7 @@ BNC_INLINE void bnc_add_i2_m256k4_avx512vnni(int32_t *restrict acc, const uint8_
         }
 }
 
-BNC_INLINE void bnc_matmul_i2_m256k4_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_matmul_i2_m256k4_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
                                                 const struct bnc_acts *x, int rows, int cols, int n)
 {
     if (n == 1) {

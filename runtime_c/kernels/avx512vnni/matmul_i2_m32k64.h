@@ -81,7 +81,7 @@ BNC_INLINE void bnc_tile_i2_m32k64_avx512vnni(int32_t *acc, int rows, const __m5
 }
 
 /* Several tokens: 32 rows of 512 columns are unpacked to bytes once (16 KB, stays in L1). */
-BNC_INLINE void bnc_matmul_i2_m32k64_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_matmul_i2_m32k64_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
                                                 const struct bnc_acts *x, int rows, int cols, int n)
 {
     enum { CHUNK = 512, TOKENS = BNC_I2_M32K64_TOKENS };

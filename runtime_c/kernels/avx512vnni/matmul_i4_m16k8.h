@@ -42,7 +42,7 @@ BNC_INLINE void bnc_rows_i4_m16k8_avx512vnni(int32_t *acc, int rows, const uint8
                             _mm512_add_epi32(low[t], _mm512_srai_epi32(high[t], 4)));
 }
 
-BNC_INLINE void bnc_matmul_i4_m16k8_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_matmul_i4_m16k8_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
                                                const struct bnc_acts *x, int rows, int cols, int n)
 {
     for (int m = 0; m < rows; m += 16, w += 8 * (ptrdiff_t)cols) {

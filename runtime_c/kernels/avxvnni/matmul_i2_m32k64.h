@@ -77,7 +77,7 @@ BNC_INLINE void bnc_tile_i2_m32k64_avxvnni(int32_t *acc, int rows, const __m256i
 }
 
 /* Several tokens: 32 rows of 512 columns are unpacked to bytes once (16 KB, stays in L1). */
-BNC_INLINE void bnc_matmul_i2_m32k64_avxvnni(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_matmul_i2_m32k64_avxvnni(int32_t *restrict acc, const uint8_t *restrict w,
                                              const struct bnc_acts *x, int rows, int cols, int n)
 {
     enum { CHUNK = 512, ROWS = BNC_I2_M32K64_ROWS, TOKENS = BNC_I2_M32K64_AVXVNNI_TOKENS };

@@ -50,7 +50,7 @@ BNC_INLINE void bnc_half_dsp(int32_t sum[4], const uint8_t *w, const int8_t *q, 
     }
 }
 
-BNC_INLINE void bnc_matmul_i2_m4k64_dsp(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_matmul_i2_m4k64_dsp(int32_t *restrict acc, const uint8_t *restrict w,
                                         const struct bnc_acts *x, int rows, int cols, int n)
 {
     const int blocks = cols / BNC_I2_M4K64_COLS;

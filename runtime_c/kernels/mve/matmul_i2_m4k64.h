@@ -28,7 +28,7 @@ BNC_INLINE int32_t bnc_row_mve(int32_t sum, const uint8_t *w, int8x16_t x0, int8
     return vmladavaq_s8(sum, vreinterpretq_s8_u8(vandq_u8(c, low2)), x3);
 }
 
-BNC_INLINE void bnc_matmul_i2_m4k64_mve(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_matmul_i2_m4k64_mve(int32_t *restrict acc, const uint8_t *restrict w,
                                         const struct bnc_acts *x, int rows, int cols, int n)
 {
     const int blocks = cols / BNC_I2_M4K64_COLS;

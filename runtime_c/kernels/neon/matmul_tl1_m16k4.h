@@ -20,7 +20,7 @@ enum { BNC_TL1_M16K4_NEON_BLOCKS = 128 }; /* column blocks summed in 16 bits */
 _Static_assert(BNC_TL1_M16K4_NEON_BLOCKS * 2 * 255 <= 65535, "uint16 lanes");
 _Static_assert(BNC_TL1_M16K4_ROWS == 16 && BNC_TL1_M16K4_COLS == 4, "unrolled by hand");
 
-BNC_INLINE void bnc_matmul_tl1_m16k4_neon(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_matmul_tl1_m16k4_neon(int32_t *restrict acc, const uint8_t *restrict w,
                                           const struct bnc_acts *x, int rows, int cols, int n)
 {
     const uint8x16_t low4 = vdupq_n_u8(15);

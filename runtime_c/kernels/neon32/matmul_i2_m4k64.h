@@ -104,7 +104,7 @@ BNC_INLINE void bnc_matvec_i2_m4k64_neon32(int32_t *restrict acc, const uint8_t 
 }
 
 /* Several tokens: four rows of 2048 columns are unpacked to bytes once (8 KB, stays in L1). */
-BNC_INLINE void bnc_matmul_i2_m4k64_neon32(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_matmul_i2_m4k64_neon32(int32_t *restrict acc, const uint8_t *restrict w,
                                            const struct bnc_acts *x, int rows, int cols, int n)
 {
     enum { CHUNK = BNC_I2_M4K64_NEON32_BLOCKS * BNC_I2_M4K64_COLS };

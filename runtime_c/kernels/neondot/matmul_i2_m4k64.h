@@ -84,7 +84,7 @@ BNC_INLINE void bnc_tile_i2_m4k64_neondot(int32_t *acc, int rows, const int8x16_
 }
 
 /* Several tokens: four rows of 2048 columns are unpacked to bytes once (8 KB, stays in L1). */
-BNC_INLINE void bnc_matmul_i2_m4k64_neondot(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_matmul_i2_m4k64_neondot(int32_t *restrict acc, const uint8_t *restrict w,
                                             const struct bnc_acts *x, int rows, int cols, int n)
 {
     enum { CHUNK = 2048, TOKENS = BNC_I2_M4K64_TOKENS };

@@ -43,7 +43,7 @@ BNC_INLINE void bnc_rows_i8_m16k4_neondot(int32_t *acc, int rows, const uint8_t 
             vst1q_s32(acc + t * rows + 4 * r, sum[t][r]);
 }
 
-BNC_INLINE void bnc_matmul_i8_m16k4_neondot(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_matmul_i8_m16k4_neondot(int32_t *restrict acc, const uint8_t *restrict w,
                                             const struct bnc_acts *x, int rows, int cols, int n)
 {
     for (int m = 0; m < rows; m += 16, w += 16 * (ptrdiff_t)cols) {

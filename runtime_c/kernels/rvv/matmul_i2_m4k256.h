@@ -94,7 +94,7 @@ BNC_INLINE void bnc_unpack_i2_rvv(uint8_t *codes, const uint8_t *w)
 
 /* Several tokens: four rows of 2048 columns are unpacked to bytes once (8 KB, stays in L1). Columns
  * come in blocks of 256, which every vl here divides. */
-BNC_INLINE void bnc_matmul_i2_m4k256_rvv(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_matmul_i2_m4k256_rvv(int32_t *restrict acc, const uint8_t *restrict w,
                                          const struct bnc_acts *x, int rows, int cols, int n)
 {
     enum { CHUNK = BNC_I2_M4K256_RVV_CHUNK, BYTES = BNC_I2_M4K256_RVV_BYTES };

@@ -15,7 +15,7 @@
 enum { BNC_I2_K64_SCALAR_BLOCKS = 32 }; /* column blocks summed in int16 */
 _Static_assert(BNC_I2_K64_SCALAR_BLOCKS * 4 * 254 <= 32767, "int16 lanes");
 
-BNC_INLINE void bnc_matmul_i2_k64_scalar(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_matmul_i2_k64_scalar(int32_t *restrict acc, const uint8_t *restrict w,
                                          const struct bnc_acts *x, int rows, int cols, int n)
 {
     enum { BYTES = BNC_I2_K64_COLS / 4 };

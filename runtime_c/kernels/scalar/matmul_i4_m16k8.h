@@ -12,7 +12,7 @@
 
 _Static_assert(BNC_I4_M16K8_ROWS == 16 && BNC_I4_M16K8_COLS == 8, "unrolled by hand");
 
-BNC_INLINE void bnc_matmul_i4_m16k8_scalar(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_matmul_i4_m16k8_scalar(int32_t *restrict acc, const uint8_t *restrict w,
                                            const struct bnc_acts *x, int rows, int cols, int n)
 {
     for (int i = 0; i < n; i++) {

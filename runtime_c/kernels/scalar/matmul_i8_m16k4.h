@@ -12,7 +12,7 @@
 
 _Static_assert(BNC_I8_M16K4_ROWS == 16 && BNC_I8_M16K4_COLS == 4, "unrolled by hand");
 
-BNC_INLINE void bnc_matmul_i8_m16k4_scalar(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_matmul_i8_m16k4_scalar(int32_t *restrict acc, const uint8_t *restrict w,
                                            const struct bnc_acts *x, int rows, int cols, int n)
 {
     for (int i = 0; i < n; i++) {

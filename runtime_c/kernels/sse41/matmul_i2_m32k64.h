@@ -104,7 +104,7 @@ BNC_INLINE void bnc_halves_i2_m32k64_sse41(int32_t *restrict acc, int rows,
     }
 }
 
-BNC_INLINE void bnc_matmul_i2_m32k64_sse41(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_matmul_i2_m32k64_sse41(int32_t *restrict acc, const uint8_t *restrict w,
                                            const struct bnc_acts *x, int rows, int cols, int n)
 {
     enum { CHUNK = BNC_I2_M32K64_SSE41_CHUNK };

@@ -78,7 +78,7 @@ BNC_INLINE void bnc_matvec_i2_m4k64_sse41(int32_t *restrict acc, const uint8_t *
 
 /* Several tokens: four rows of 1024 columns are unpacked to bytes once (4 KB, stays in L1) and
  * multiplied with the tokens two at a time. */
-BNC_INLINE void bnc_matmul_i2_m4k64_sse41(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_matmul_i2_m4k64_sse41(int32_t *restrict acc, const uint8_t *restrict w,
                                           const struct bnc_acts *x, int rows, int cols, int n)
 {
     enum { CHUNK = BNC_I2_M4K64_SSE41_BLOCKS * BNC_I2_M4K64_COLS };

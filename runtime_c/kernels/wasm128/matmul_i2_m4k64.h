@@ -73,7 +73,7 @@ BNC_INLINE v128_t bnc_sum4_wasm128(v128_t s0, v128_t s1, v128_t s2, v128_t s3)
 }
 
 /* Codes need two instructions each, so several tokens gain nothing from unpacking them once. */
-BNC_INLINE void bnc_matmul_i2_m4k64_wasm128(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_matmul_i2_m4k64_wasm128(int32_t *restrict acc, const uint8_t *restrict w,
                                             const struct bnc_acts *x, int rows, int cols, int n)
 {
     for (int m = 0; m < rows; m += 4, w += cols)

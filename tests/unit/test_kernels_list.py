@@ -28,7 +28,7 @@ def test_the_entry_fits_the_header(kernel: Kernel) -> None:
     assert KERNELS[kernel.name] is kernel
     assert kernel.layout_name in LAYOUTS
     header = text(kernel)
-    assert re.search(rf"^BNC_INLINE void {kernel.symbol}\(", header, re.M)
+    assert re.search(rf"^BNC_KERNEL void {kernel.symbol}\(", header, re.M)
     # lut16 kernels read tables and int8 kernels do not.
     assert ("->lut" in header) == (kernel.activation == "lut16")
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bitnetc import families
 from bitnetc.checkpoint import Checkpoint, I2sLayout, read
 from bitnetc.errors import BitnetcError
-from bitnetc.model import Block, Dense, FfnActivation, Model, Ternary, Trits, Vector
+from bitnetc.model import Block, Dense, FfnActivation, Integers, Model, Ternary, Trits, Vector
 from bitnetc.normalise import normalise
 from bitnetc.tokenizer import Tokenizer, read_tokenizer
 
@@ -126,7 +126,7 @@ def _dense_of(what: str, matrix: Ternary | Dense) -> Dense:
 def _ternary_of(block: Block, role: str) -> Ternary:
     value = getattr(block, role)
     if not isinstance(value, Ternary):
-        raise _refusal(f"floats as {role}")
+        raise _refusal(f"{'integers' if isinstance(value, Integers) else 'floats'} as {role}")
     if value.scale.ndim != 1:
         raise _refusal("scales of groups")
     return value
@@ -143,7 +143,7 @@ def _tensors(model: Model) -> list[_Stored]:
     for layer, block in enumerate(model.blocks):
         prefix = family.layer.replace("N", str(layer))
         for role, value in vars(block).items():
-            if not isinstance(value, np.ndarray | Ternary | Dense):
+            if not isinstance(value, np.ndarray | Ternary | Integers | Dense):
                 continue
             if role not in family.block:
                 raise _refusal(role)

@@ -655,6 +655,9 @@ def activation(family: Family, fields: Fields) -> FfnActivation:
     return family.activations[found]
 
 
+FLOAT_BITS = 16  # of a module that stays as it is stored
+
+
 @dataclass(frozen=True)
 class Quantisation:
     """How the ternary matrices are stored, where the types of the tensors do not say it.
@@ -663,6 +666,7 @@ class Quantisation:
     online:  stored as float masters, to be quantised by their absolute mean
     floats:  transformers takes unpacked ternary values in float tensors as they are
     kept:    modules_to_not_convert, as `keeps` reads it
+    modules: names as in `kept`, and the bits of those modules: `bits`
     """
 
     divides: bool
@@ -670,19 +674,28 @@ class Quantisation:
     floats: bool
     kept: tuple[str, ...] = ()
     inner_norm_eps: float | None = None  # of use_rms_norm
+    modules: tuple[tuple[str, int], ...] = ()
 
     def keeps(self, module: str) -> bool:
-        """Whether a module stays in float, by transformers' rule: an entry matches from the start
-        up to a module boundary, or as a suffix."""
-        return any(
-            re.match(rf"(?:{entry})(?:(?<=\.)|(?=\.|$))", module) or module.endswith(entry)
-            for entry in self.kept
-        )
+        """Whether a module stays in float."""
+        kept = any(_names(entry, module) for entry in self.kept)
+        return kept or self.bits(module) == FLOAT_BITS
+
+    def bits(self, module: str) -> int:
+        """Of a module's integers, or FLOAT_BITS; 0 where it is ternary. The first entry counts."""
+        return next((bits for entry, bits in self.modules if _names(entry, module)), 0)
+
+
+def _names(entry: str, module: str) -> bool:
+    """transformers' rule: an entry matches from the start up to a module boundary, or as a
+    suffix."""
+    pattern = rf"(?:{entry})(?:(?<=\.)|(?=\.|$))"
+    return bool(re.match(pattern, module)) or module.endswith(entry)
 
 
 _QUANT_KEYS = (
     "quant_method", "linear_class", "quantization_mode", "use_rms_norm", "rms_norm_eps",
-    "modules_to_not_convert", "offline_quantization",
+    "modules_to_not_convert", "offline_quantization", "modules",
 )  # fmt: skip
 _LINEAR_CLASSES = ("bitlinear", "autobitlinear")
 _MODES = ("offline", "online")
@@ -736,7 +749,7 @@ def quantisation(family: Family, fields: Fields) -> Quantisation:
     auto = linear_class == "autobitlinear"
     online = auto and mode == "online"  # BitLinear ignores the mode
     kept = _kept_in_float(quant)
-    read = Quantisation(not auto, online, auto and not online, kept or (), eps)
+    read = Quantisation(not auto, online, auto and not online, kept or (), eps, _modules(quant))
     if kept is not None and not read.keeps(family.top["head"].removesuffix(".weight")):
         raise quant.error(
             "modules_to_not_convert",
@@ -761,9 +774,32 @@ def _kept_in_float(quant: Fields) -> tuple[str, ...] | None:
         return None
     if not isinstance(kept, list):
         raise quant.error(key, f"must be a list of names, found {shown(kept)}")
-    for entry in kept:
-        if not isinstance(entry, str) or not re.fullmatch(r"[\w.*-]{1,200}", entry, re.ASCII):
-            raise quant.error(key, f"{shown(entry)} is not a module name", "write the plain name")
-        if "**" in entry or entry.startswith("*") or entry.count("*") > 3:
-            raise quant.error(key, f"{shown(entry)} is not a module name", "write the plain name")
-    return tuple(kept)
+    return tuple(_module_name(quant, key, entry) for entry in kept)
+
+
+def _module_name(quant: Fields, key: str, entry: Any) -> str:
+    plain = isinstance(entry, str) and re.fullmatch(r"[\w.*-]{1,200}", entry, re.ASCII)
+    if not plain or "**" in entry or entry.startswith("*") or entry.count("*") > 3:
+        raise quant.error(key, f"{shown(entry)} is not a module name", "write the plain name")
+    return str(entry)
+
+
+_MODULE_BITS = (2, 4, 8, FLOAT_BITS)
+
+
+def _modules(quant: Fields) -> tuple[tuple[str, int], ...]:
+    """`modules`: {name: {"bits": b}} of modules that are not ternary, in order; ours, no public
+    format has such a key."""
+    key = "modules"
+    found: list[tuple[str, int]] = []
+    for entry, said in quant.nested(key).values.items():
+        name = _module_name(quant, key, entry)
+        bits = said.get("bits") if isinstance(said, dict) and set(said) == {"bits"} else None
+        if type(bits) is not int or bits not in _MODULE_BITS:
+            raise quant.error(
+                key,
+                f'{shown(name)} must be {{"bits": b}}, b one of {list(_MODULE_BITS)}',
+                "leave ternary modules out",
+            )
+        found.append((name, bits))
+    return tuple(found)

@@ -21,7 +21,7 @@ from bitnetc.checkpoint.fields import shown
 from bitnetc.checkpoint.look import Look, look
 from bitnetc.checkpoint.tensor import FloatTensor, TernaryTensor
 from bitnetc.errors import BitnetcError
-from bitnetc.model import Dense, FfnActivation, Model, Ternary
+from bitnetc.model import Dense, FfnActivation, Integers, Model, Ternary
 from bitnetc.normalise import normalise
 
 SAMPLED_LAYERS = 3  # first, middle and last
@@ -182,16 +182,18 @@ def _describe(path: Path, seen: Look, checkpoint: Checkpoint, model: Model) -> R
     )
 
 
-def _stored(matrix: Ternary | Dense) -> str:
+def _stored(matrix: Ternary | Integers | Dense) -> str:
+    if isinstance(matrix, Integers):
+        return f"int{matrix.bits}"
     return matrix.dtype if isinstance(matrix, Dense) else "ternary"
 
 
-def _parts(model: Model) -> list[tuple[str, Ternary | Dense | NDArray[Any]]]:
+def _parts(model: Model) -> list[tuple[str, Ternary | Integers | Dense | NDArray[Any]]]:
     """Fields of all blocks that hold weights."""
     found = []
     for block in model.blocks:
         for role, value in vars(block).items():
-            if isinstance(value, Ternary | Dense | np.ndarray):
+            if isinstance(value, Ternary | Integers | Dense | np.ndarray):
                 found.append((role, value))
     return found
 
@@ -212,6 +214,9 @@ def _parameters(model: Model, layers: int) -> tuple[int, tuple[int, int]]:
         elif isinstance(value, Dense):
             others += value.rows * value.cols
             size += value.rows * value.cols * value.bytes_per_value
+        elif isinstance(value, Integers):
+            others += value.rows * value.cols
+            size += value.rows * value.cols * value.stored_bits // 8
         else:
             others += value.size
             size += 4 * value.size
@@ -227,9 +232,9 @@ def _parameters(model: Model, layers: int) -> tuple[int, tuple[int, int]]:
 
 def _matrices(model: Model) -> tuple[tuple[Matrix, ...], float | None, int]:
     """Roles in order; zeros are counted in the middle layer first, while the sample lasts."""
-    by_role: dict[str, list[Ternary | Dense]] = defaultdict(list)
+    by_role: dict[str, list[Ternary | Integers | Dense]] = defaultdict(list)
     for role, value in _parts(model):
-        if isinstance(value, Ternary | Dense):
+        if isinstance(value, Ternary | Integers | Dense):
             by_role[role].append(value)
     for role, end in _ends(model).items():
         if isinstance(end, Ternary):
@@ -255,7 +260,7 @@ def _matrices(model: Model) -> tuple[tuple[Matrix, ...], float | None, int]:
     found = []
     for role, values in by_role.items():
         first = values[0]
-        scales = [v.scale for v in values if isinstance(v, Ternary)]
+        scales = [v.scale for v in values if not isinstance(v, Dense)]
         flat = np.concatenate([s.reshape(-1) for s in scales]) if scales else np.zeros(1)
         a_row = first.groups if isinstance(first, Ternary) else 0
         per = "per matrix" if scales and scales[0].size == 1 else "per row"
@@ -264,7 +269,7 @@ def _matrices(model: Model) -> tuple[tuple[Matrix, ...], float | None, int]:
                 role,
                 first.rows,
                 first.cols,
-                _stored(first),
+                ", ".join(dict.fromkeys(_stored(v) for v in values)),
                 (per if a_row <= 1 else f"{a_row} a row") if scales else "",
                 float(flat.min()),
                 float(flat.max()),

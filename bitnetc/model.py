@@ -47,8 +47,9 @@ class Ternary:
 class Integers:
     """A matrix of small integers that reads int8 codes: weight [m, k] = integers[m, k] * scale[m].
 
-    bits: 4 or 8; |integer| < 2^(bits - 1)
-    load: int8 [rows, cols]
+    bits:  2, 4 or 8: -2^(bits - 1) <= integer < 2^(bits - 1)
+    scale: float32, shape [1] (per matrix) or [rows]; a multiplier
+    load:  int8 [rows, cols]
     """
 
     rows: int
@@ -57,6 +58,11 @@ class Integers:
     scale: Vector
     load: Callable[[], NDArray[np.int8]]
     screened: bool = False  # of 8 bits: the lower halves are read where they may matter only
+
+    @property
+    def stored_bits(self) -> int:
+        """Of the layouts that can hold them: there is none of two bits."""
+        return 4 if self.screened else max(self.bits, 4)
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ class Shape:
         return self.kv_heads * self.head_dim
 
 
-Matrix = Ternary | Dense
+Matrix = Ternary | Integers | Dense
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,8 @@ class Block:
     before a residual attn_post_norm and ffn_post_norm. Norms hold what multiplies: 1 + w where a
     checkpoint stores w.
 
-    Ternary matrices read int8 codes or floats, as Model.float_activations says; dense ones floats.
+    Ternary matrices read int8 codes or floats, as Model.float_activations says; integers codes;
+    dense matrices floats. Blocks may differ, but w_gate and w_up are both dense or neither is.
     Codes are scaled by each token's largest value, or by wq_input and its like (rule 15 of
     docs/arithmetic.md): float32 [1], the reciprocal of what a code stands for. Matrices that share
     an input have equal ones.
@@ -235,10 +242,10 @@ class Model:
     ffn_activation: FfnActivation
     norm_eps: float  # of every RMSNorm; used as float32
     ropes: tuple[Rope, ...]
-    embedding: Matrix  # [vocab, dim]
+    embedding: Ternary | Dense  # [vocab, dim]
     blocks: tuple[Block, ...]
     final_norm: Vector  # [dim]
-    head: Matrix  # [vocab, dim]; the embedding itself when tied
+    head: Ternary | Dense  # [vocab, dim]; the embedding itself when tied
     tokenizer: Tokenizer
     eos: tuple[int, ...]  # generation stops on any of these
     sampling: Sampling

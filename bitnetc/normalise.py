@@ -28,6 +28,7 @@ from bitnetc.model import (
     Dense,
     DenseType,
     FfnActivation,
+    Integers,
     Matrix,
     Model,
     Pooling,
@@ -359,7 +360,7 @@ class _Reader:
                     )
         return found
 
-    def ends(self, tied: bool) -> tuple[Matrix, Matrix]:
+    def ends(self, tied: bool) -> tuple[Ternary | Dense, Ternary | Dense]:
         """Embedding and head, tied as transformers 5 ties them.
 
         Where the config ties them but the file holds both, they are tied if equal and kept apart
@@ -407,7 +408,7 @@ class _Reader:
             values = np.float32(1) + values
         return np.ascontiguousarray(values, dtype=np.float32)
 
-    def end(self, role: str) -> Matrix:
+    def end(self, role: str) -> Ternary | Dense:
         """Embedding or head: ternary where the container or its values say so."""
         name = self._name(role)
         tensor = self.ckpt.tensors.get(name)
@@ -444,6 +445,9 @@ class _Reader:
             return self._coded(tensor, role, rows, cols)
         if self.quant.keeps(name.removesuffix(".weight")):
             return self.dense(role, layer)
+        bits = self.quant.bits(name.removesuffix(".weight"))
+        if bits:
+            return self._integers(tensor, bits, rows, cols)
         if self.family.stored == "levels" and self.ckpt.container != "gguf":
             self._check_shape(tensor, (rows, cols))
             if tensor.dtype in STORED and looks_ternary(words_of(tensor)):
@@ -463,6 +467,12 @@ class _Reader:
         elif self.quant.floats and tensor.dtype in _DENSE:
             self._check_shape(tensor, (rows, cols))
             load = partial(_load_ternary_floats, tensor, self._dense_type(tensor))
+        elif tensor.dtype == "I8":
+            raise BitnetcError(
+                tensor.where,
+                "stored as I8, and nothing says how many bits its integers have",
+                'name the module in quantization_config: "modules": {"mlp.down_proj": {"bits": 8}}',
+            )
         else:
             raise BitnetcError(
                 tensor.where,
@@ -470,7 +480,19 @@ class _Reader:
                 "for float masters set linear_class autobitlinear and quantization_mode online;"
                 " otherwise use the packed revision of the model",
             )
-        return Ternary(rows, cols, self._scale(name, rows), load)
+        return Ternary(rows, cols, self._scale(name, rows, self.quant.divides), load)
+
+    def _integers(self, tensor: Tensor, bits: int, rows: int, cols: int) -> Integers:
+        """Integers as int8 [rows, cols], and multipliers in the weight_scale beside them."""
+        if tensor.dtype != "I8":
+            raise BitnetcError(
+                tensor.where,
+                f"stored as {tensor.dtype}, but quantization_config.modules gives it {bits} bits",
+                "store such integers as I8, one to a byte",
+            )
+        self._check_shape(tensor, (rows, cols))
+        scale = self._scale(tensor.name, rows, divides=False)
+        return Integers(rows, cols, bits, scale, partial(_load_integers, tensor, bits))
 
     def unused(self) -> list[str]:
         """Notes on tensors without a role. Errors: layers that the config does not count."""
@@ -531,7 +553,7 @@ class _Reader:
         scale = np.array([np.float32(1) / inverse], dtype=np.float32)
         return Ternary(rows, cols, scale, partial(_load_online, tensor, dtype, inverse))
 
-    def _scale(self, weight: str, rows: int) -> Vector:
+    def _scale(self, weight: str, rows: int, divides: bool) -> Vector:
         """Multipliers, float32 [1] or [rows], from the `weight_scale` beside a weight."""
         tensor = self._take(weight + "_scale")
         if tensor.shape not in ((), (1,), (rows,), (rows, 1)):
@@ -542,7 +564,7 @@ class _Reader:
             )
         stored = to_float32(tensor.array(), self._dense_type(tensor)).reshape(-1)
         with np.errstate(all="ignore"):
-            scale = np.float32(1) / stored if self.quant.divides else stored
+            scale = np.float32(1) / stored if divides else stored
         bad = np.flatnonzero(~(np.isfinite(stored) & (stored > 0) & np.isfinite(scale)))
         if bad.size:
             raise BitnetcError(
@@ -731,6 +753,23 @@ def _load_packed(tensor: Tensor, rows: int) -> Trits:
             _DAMAGED,
         )
     return unpack(packed, rows)
+
+
+def _load_integers(tensor: Tensor, bits: int) -> NDArray[np.int8]:
+    values = tensor.array().view(np.int8)
+    limit = 1 << (bits - 1)
+    step = max(1, _CHUNK // values.shape[1])
+    for begin in range(0, values.shape[0] if bits < 8 else 0, step):
+        part = values[begin : begin + step]
+        bad = np.argwhere((part < -limit) | (part >= limit))
+        if len(bad):
+            row, col = int(bad[0, 0]), int(bad[0, 1])
+            raise BitnetcError(
+                f"{tensor.where}: row {begin + row}, column {col}",
+                f"{part[row, col]} is no integer of {bits} bits",
+                "correct the bits in quantization_config.modules",
+            )
+    return values
 
 
 def _bits(tensor: Tensor, dtype: DenseType) -> NDArray[np.unsignedinteger]:

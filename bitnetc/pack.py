@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnetc.model import Block, Integers, Matrix, Model, Ternary
+from bitnetc.model import Block, Dense, Integers, Model, Ternary
 from bitnetc.plan import ROLES, TRITS, Group, MatrixPlan, Plan, float_plan
 from bitnetc.reference import rope_table
 from bitnetc.tokenizer.tables import compile_tables
@@ -82,13 +82,13 @@ def rope_names(model: Model) -> list[str]:
     return ["rope", *(f"rope_{i}" for i in range(1, len(model.ropes)))]
 
 
-def _ends(model: Model) -> list[tuple[str, Matrix]]:
+def _ends(model: Model) -> list[tuple[str, Ternary | Dense]]:
     own = not model.tied and model.integer_head is None
-    head: list[tuple[str, Matrix]] = [("head", model.head)] if own else []
+    head: list[tuple[str, Ternary | Dense]] = [("head", model.head)] if own else []
     return [("embedding", model.embedding), *head]
 
 
-def _stored(matrix: Matrix) -> tuple[str, tuple[int, ...], int]:
+def _stored(matrix: Ternary | Dense) -> tuple[str, tuple[int, ...], int]:
     plan = float_plan("", matrix)
     return TRITS.name if plan.dtype == "trits" else plan.dtype, plan.shape, plan.bytes
 
@@ -101,7 +101,7 @@ def group_fields(group: Group, block: Block) -> list[str]:
             if getattr(block, name) is not None:
                 names.append(name)
             continue
-        if isinstance(getattr(block, name), Ternary):
+        if isinstance(getattr(block, name), Ternary | Integers):
             names.append(f"{name}_scale")
         names.append(name)
     return names
@@ -118,7 +118,7 @@ _FIELDS = (
 def vector(block: Block, name: str) -> NDArray[np.float32]:
     """A norm's weights or a matrix's scale, by the name that group_fields gives it."""
     if name.endswith("_scale"):
-        matrix: Ternary = getattr(block, name.removesuffix("_scale"))
+        matrix: Ternary | Integers = getattr(block, name.removesuffix("_scale"))
         return matrix.scale
     found: NDArray[np.float32] = getattr(block, name)
     return found
@@ -153,7 +153,7 @@ def _content(slot: Slot, plan: Plan, model: Model) -> Iterator[bytes]:
             yield pack_matrix(matrix, getattr(block, slot.name))
 
 
-def _float_bytes(matrix: Matrix) -> Iterator[bytes]:
+def _float_bytes(matrix: Ternary | Dense) -> Iterator[bytes]:
     """A matrix that reads floats: as it is stored, or trits in the layout for them."""
     stored = matrix.load()
     if isinstance(matrix, Ternary):
@@ -188,8 +188,8 @@ def _row_blocks(plan: MatrixPlan, matrix: Integers, half: str | None) -> Iterato
         yield plan.kernel.layout.pack(part)
 
 
-def pack_matrix(plan: MatrixPlan, matrix: Ternary) -> bytes:
-    """The matrix in its kernel's layout; padding is trit 0."""
+def pack_matrix(plan: MatrixPlan, matrix: Ternary | Integers) -> bytes:
+    """The matrix in its kernel's layout; padding is 0."""
     trits = matrix.load()
     if (plan.padded_rows, plan.padded_cols) != trits.shape:
         padded = np.zeros((plan.padded_rows, plan.padded_cols), np.int8)

@@ -4,6 +4,7 @@ For each matrix the cheapest kernel that fits wins (cost.py); the others are kep
 they lost. Identical blocks form one group and become one C function. Padding happens here, once.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from bitnetc.errors import BitnetcError
 from bitnetc.kernels import Kernel
 from bitnetc.layout import LAYOUTS
 from bitnetc.memory import HEADS_TOGETHER, LANES, Graph, Memory, memory_plan
-from bitnetc.model import Dense, FfnActivation, Integers, Matrix, Model, Shape, Ternary
+from bitnetc.model import Dense, FfnActivation, Integers, Model, Shape, Ternary
 from bitnetc.target import Target, shareable
 
 # Stack of the kernels that unpack a tile of weights to it; for all others 16 KiB is enough.
@@ -102,7 +103,7 @@ class FloatPlan:
         return self.rows * self.cols * (4 if self.dtype == "f32" else 2)
 
 
-def float_plan(role: str, matrix: Matrix) -> FloatPlan:
+def float_plan(role: str, matrix: Ternary | Dense) -> FloatPlan:
     """Decides nothing: one portable loop serves all targets, with the same bits."""
     if isinstance(matrix, Dense):
         return FloatPlan(role, matrix.rows, matrix.cols, matrix.dtype, 0)
@@ -245,7 +246,8 @@ def _groups(model: Model, target: Target) -> tuple[Group, ...]:
         floats = {
             role: float_plan(role, matrix)
             for role, matrix in each.items()
-            if model.float_activations or isinstance(matrix, Dense)
+            if isinstance(matrix, Dense)
+            or (model.float_activations and isinstance(matrix, Ternary))
         }
         matrices = _block_plan(
             {r: m for r, m in each.items() if r not in floats}, target, model.ffn_activation
@@ -272,7 +274,7 @@ def _graph(model: Model, groups: tuple[Group, ...]) -> Graph:
 
 
 def _block_plan(
-    block: dict[str, Ternary], target: Target, activation: FfnActivation
+    block: dict[str, Ternary | Integers], target: Target, activation: FfnActivation
 ) -> dict[str, MatrixPlan]:
     # ReLU^2 makes exact zeros; what little other activations round to zero is not counted on.
     density = {"w_down": RELU2_DENSITY} if activation == "relu2" else {}
@@ -283,16 +285,20 @@ def _block_plan(
     # The gate's and the up-projection's tiles are finished together, so they are equally tall.
     gate, up = found.get("w_gate"), found.get("w_up")
     if gate and up and gate.tile != up.tile:
-        raise BitnetcError("plan", f"w_gate has tiles of {gate.tile} rows, w_up of {up.tile}")
+        tile = math.lcm(gate.kernel.layout.rows, up.kernel.layout.rows)
+        found |= {m.role: _retiled(m, tile) for m in (gate, up)}
     return found
+
+
+def _retiled(m: MatrixPlan, tile: int) -> MatrixPlan:
+    """The same kernel with tiles of another height; its cost is that of the first height."""
+    return replace(m, tile=tile, padded_rows=-(-m.rows // tile) * tile)
 
 
 def _matrix_plan(
     role: str, matrix: Ternary | Integers, target: Target, density: float = 1.0
 ) -> MatrixPlan:
-    bits = 0
-    if isinstance(matrix, Integers):
-        bits = 4 if matrix.screened else matrix.bits
+    bits = matrix.stored_bits if isinstance(matrix, Integers) else 0
     if target.variants:
         shared = [k for k in _layouts(target) if k[0].layout.code.integers == bits]
         candidates = [_shared(role, matrix, kernels, target, density) for kernels in shared]

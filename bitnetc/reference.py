@@ -407,7 +407,7 @@ class Reference:
             return dense(given.x, matrix)
         if step is not None:
             return self._linear(*quantise_by(given.x, step[0]), matrix)
-        if self.model.float_activations:
+        if self.model.float_activations and isinstance(matrix, Ternary):
             return float_linear(given.x, matrix, self._decoded(matrix))
         return self._linear(*given.codes, matrix)
 

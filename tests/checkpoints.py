@@ -146,6 +146,31 @@ VARIANTS_STATIC: Mapping[str, dict[str, Any]] = {
     "static-llama3": {"family": "llama-bitnet", "static": True, "biases": True, "kv_heads": 2},
     "static-inner-norms": {"family": "llama-bitnet", "static": True, "inner_norms": "rms_norm"},
 }
+# Matrices of other widths beside ternary ones, also where two share an input.
+VARIANTS_MIXED: Mapping[str, dict[str, Any]] = {
+    "mixed": {
+        "layers": 3,
+        "ffn_dim": 352,
+        "integers": {
+            "model.layers.0.mlp.gate_proj": 4,
+            "model.layers.0.self_attn.k_proj": 8,
+            "model.layers.1.self_attn": 2,
+            "mlp.down_proj": 8,
+            "model.layers.2.mlp": 16,
+        },
+    },
+    "mixed-bitlinear": {
+        "family": "llama-bitnet",
+        "dim": 100,
+        "ffn_dim": 340,
+        "heads": 5,
+        "kv_heads": 5,
+        "per_row": True,
+        "biases": True,
+        "integers": {"self_attn.q_proj": 8, "model.layers.*.mlp": 4, "1.self_attn.o_proj": 2},
+    },
+    "mixed-static": {"static": True, "integers": {"model.layers.*.self_attn": 4, "mlp.up_proj": 8}},
+}
 # Weight-only models: floats of three values, which activations do not follow into int8.
 VARIANTS_LEVELS: Mapping[str, dict[str, Any]] = {
     "trilm": {"family": "trilm", "kv_heads": 4},
@@ -173,6 +198,7 @@ VARIANTS = {
     **VARIANTS_LEVELS,
     **VARIANTS_EMBEDDING,
     **VARIANTS_STATIC,
+    **VARIANTS_MIXED,
 }
 
 
@@ -187,6 +213,7 @@ class TinyCheckpoint:
     trits: dict[str, NDArray[np.int8]]  # of each ternary matrix, by the name of its weight
     scales: dict[str, NDArray[np.float32]]  # its multiplier, [1], [rows] or [rows, groups]
     shards: int
+    integers: dict[str, tuple[int, NDArray[np.int8]]]  # bits and values of each matrix of integers
 
     def write(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -239,6 +266,7 @@ def tiny_checkpoint(
     scale_shape: Literal["tensor", "shards", "groups"] | None = None,
     inner_norms: Literal["norm", "rms_norm"] | None = None,
     kept: tuple[str, ...] = (),
+    integers: Mapping[str, int] | None = None,
     biases: bool = False,
     static: bool = False,
     shards: int = 1,
@@ -272,6 +300,8 @@ def tiny_checkpoint(
     scale_shape:  of levels: one per matrix, for each quarter of its rows, or for 64 columns.
     inner_norms:  the name of a norm inside each projection.
     kept:         modules that stay in float, as modules_to_not_convert lists them.
+    integers:     start (".*" stands for any text) or end of a module's name -> 2, 4 or 8 bits, or
+                  16 for floats; the first that fits counts.
     biases:       of queries, keys and values, as Qwen2 has them.
     static:       with an input_scale beside each matrix, equal where matrices share an input.
     shards:       1 writes model.safetensors; more write shards and their index.
@@ -311,6 +341,7 @@ def tiny_checkpoint(
     tensors: dict[str, tuple[str, tuple[int, ...], bytes]] = {}
     trits: dict[str, NDArray[np.int8]] = {}
     scales: dict[str, NDArray[np.float32]] = {}
+    whole: dict[str, tuple[int, NDArray[np.int8]]] = {}
 
     def floats(name: str, values: NDArray[Any]) -> NDArray[np.float32]:
         """Stores values rounded to `dtype`; returns what was stored."""
@@ -325,8 +356,18 @@ def tiny_checkpoint(
         if inner_norms and "_proj" in name:
             norm(name.replace("_proj.", f"_proj.{inner_norms}."), cols)
         spread = 1 / np.sqrt((1 - zeros) * cols)
-        if any(name.startswith(module) for module in kept):
+        bits = next((b for m, b in (integers or {}).items() if _within(name, m)), 0)
+        if any(name.startswith(module) for module in kept) or bits == 16:
             floats(name, random.standard_normal((rows, cols)) / np.sqrt(cols))
+            return
+        if bits:
+            edge = 1 << (bits - 1)
+            values = random.integers(-edge, edge, (rows, cols), dtype=np.int8)
+            whole[name] = bits, values
+            tensors[name] = ("I8", values.shape, values.tobytes())
+            step = np.sqrt(3 / cols) / edge
+            multiplier = step * random.uniform(0.7, 1.4, (rows, 1) if per_row else 1)
+            scales[name] = floats(name + "_scale", multiplier).reshape(-1)
             return
         if storage == "online":
             stored = floats(name, spread * random.standard_normal((rows, cols)))
@@ -425,6 +466,8 @@ def tiny_checkpoint(
     }
     if kept:
         keys["quantization_config"]["modules_to_not_convert"] = list(kept)
+    if integers:
+        keys["quantization_config"]["modules"] = {m: {"bits": b} for m, b in integers.items()}
     if inner_norms == "rms_norm":
         keys["quantization_config"] |= {"use_rms_norm": True, "rms_norm_eps": 1e-6}
     if embeds or levels:
@@ -450,7 +493,14 @@ def tiny_checkpoint(
         trits=trits,
         scales=scales,
         shards=shards,
+        integers=whole,
     )
+
+
+def _within(name: str, module: str) -> bool:
+    """Whether a weight belongs to a module whose name is given from its start or to its end."""
+    start = module.replace(".", r"\.").replace(r"\.*", ".*")
+    return bool(re.match(start + r"\.", name)) or name.endswith(module + ".weight")
 
 
 def _graph_keys(family: Family, layers: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ _MAPPINGS: "weakref.WeakSet[mmap.mmap]" = weakref.WeakSet()  # of mapped()
 
 # How numpy views each stored type. BF16 has no numpy type: its values are the upper halves of
 # float32 words (see model.to_float32).
-_VIEWS = {"U8": "u1", "BF16": "<u2", "F16": "<f2", "F32": "<f4"}
+_VIEWS = {"U8": "u1", "I8": "i1", "BF16": "<u2", "F16": "<f2", "F32": "<f4"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Tensor:
         return f"{self.file}: {self.name}"
 
     def array(self) -> NDArray[np.generic]:
-        """A read-only view [shape] of the mapped file: uint8, float16, float32, or for BF16 uint16.
+        """A read-only view [shape] of the mapped file: uint8, int8, float16, float32, or for BF16
+        uint16.
 
         Errors: a stored type that no BitNet checkpoint uses.
         """

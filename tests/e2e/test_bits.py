@@ -74,6 +74,8 @@ def test_every_target(
         ("embedding-gemma3", "x86_64-sse4.1", "Penryn"),
         ("static", "x86_64-sse4.1", "Penryn"),
         ("static-inner-norms", "armv8-neon", "cortex-a53"),
+        ("mixed", "armv8.2-dotprod", "cortex-a76"),
+        ("mixed-bitlinear", "wasm32-simd128", "wasmtime"),
     ],
 )
 def test_other_graphs_elsewhere(

@@ -15,6 +15,7 @@ from checkpoints import (
     VARIANTS_EMBEDDING,
     VARIANTS_GRAPHS,
     VARIANTS_LEVELS,
+    VARIANTS_MIXED,
     VARIANTS_STATIC,
     TinyCheckpoint,
     pack,
@@ -51,8 +52,14 @@ NORMS_1BITLLM = NORMS | {
 }
 
 
-# test_graphs.py has these
-OTHER_GRAPHS = {**VARIANTS_GRAPHS, **VARIANTS_LEVELS, **VARIANTS_EMBEDDING, **VARIANTS_STATIC}
+# test_graphs.py, test_static.py and test_mixed.py have these
+OTHER_GRAPHS = {
+    **VARIANTS_GRAPHS,
+    **VARIANTS_LEVELS,
+    **VARIANTS_EMBEDDING,
+    **VARIANTS_STATIC,
+    **VARIANTS_MIXED,
+}
 
 
 def read_model(folder: Path, **options: Any) -> Model:

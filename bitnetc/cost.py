@@ -1,8 +1,9 @@
 """The numbers plan() compares, each with its formula. Unit: cycles of one core per token."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bitnetc.kernels import Kernel
+from bitnetc.kernels import Kernel, Skips
 from bitnetc.target import Cost
 
 
@@ -19,13 +20,18 @@ class MatrixCost:
 
 
 def matrix_cost(
-    kernel: Kernel, rows: int, cols: int, sharers: int, cost: Cost, density: float = 1.0
+    kernel: Kernel,
+    rows: int,
+    cols: int,
+    sharers: int,
+    cost: Cost,
+    density: Mapping[Skips, float] | None = None,
 ) -> MatrixCost:
     """Cost of one decode step through a padded matrix; `sharers` matrices read one input.
 
-    density: share of the activations that are not zero, as far as is known
+    density: the share of the rows or columns that matter, as far as is known
     """
-    share = density if kernel.skips else 1.0
+    share = (density or {}).get(kernel.skips, 1.0)
     layout = kernel.layout
     blocks = (rows // layout.rows) * (cols // layout.cols)
     tables = cols // 2 * cost.cycles_per_lut16 / sharers if kernel.activation == "lut16" else 0.0

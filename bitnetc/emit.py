@@ -18,6 +18,7 @@ import jinja2
 import numpy as np
 
 from bitnetc import __version__, resources
+from bitnetc.kernels import Kernel
 from bitnetc.memory import STATE_BYTES, Memory
 from bitnetc.model import Block, ChatParts, ChatTemplate, Model, Shape, Strip
 from bitnetc.pack import (
@@ -503,10 +504,18 @@ def _variant_views(plan: Plan, name: str) -> list[dict[str, Any]]:
             "step": f"{name}_step_{variant.identifier}",
             "flags": variant.flags,
             "kernels": plan.variant_kernels(i),
+            "functions": _kernel_macros(plan.variant_kernels(i)),
             "test": " && ".join(f"bnc_has_{feature}()" for feature in variant.features) or "1",
         }
         for i, variant in enumerate(plan.target.variants)
     ]
+
+
+def _kernel_macros(kernels: list[Kernel]) -> list[tuple[str, str]]:
+    """What step.c calls a variant's kernels, and what they are."""
+    found = [(f"MATMUL_{k.layout_name.upper()}", k.symbol) for k in kernels]
+    chosen = (k for k in kernels if k.skips == "rows")
+    return found + [(f"ROWS_{k.layout_name.upper()}", k.rows_symbol) for k in chosen]
 
 
 def _title(group: Group) -> str:

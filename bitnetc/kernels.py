@@ -10,6 +10,7 @@ from typing import Literal
 from bitnetc.layout import LAYOUTS, Layout
 
 Activation = Literal["int8", "lut16"]
+Skips = Literal["nothing", "rows", "columns"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Kernel:
     features: tuple[str, ...]  # what the target's [isa] features must hold
     max_cols: int  # the header's "Bounds:" prove that no accumulator overflows up to here
     guards: str  # preprocessor condition under which the header compiles
-    skips: bool = False  # of one token, columns of zero activations are not read
+    # What of one token need not be read: columns of zero activations; rows that nobody asks for.
+    skips: Skips = "nothing"
     permit: str = ""  # C function that must return 0 before a process first uses the kernel
 
     @property
@@ -37,6 +39,11 @@ class Kernel:
     @property
     def symbol(self) -> str:
         return f"bnc_matmul_{self.layout_name}_{self.isa}"
+
+    @property
+    def rows_symbol(self) -> str:
+        """The function that computes chosen rows, of a kernel that skips rows."""
+        return f"bnc_rows_{self.layout_name}_{self.isa}"
 
     @property
     def header(self) -> str:
@@ -69,6 +76,36 @@ KERNELS: dict[str, Kernel] = {
             "neondot", "i8_m16k4", "int8", ("dotprod",), _BYTES, "defined(__ARM_FEATURE_DOTPROD)"
         ),
         Kernel("neon", "i8_m16k4", "int8", ("neon",), _BYTES, "defined(__aarch64__)"),
+        Kernel("avx2", "i2_k256", "int8", ("avx2",), _CODES, "defined(__AVX2__)", skips="rows"),
+        Kernel("neon", "i2_k256", "int8", ("neon",), _CODES, "defined(__aarch64__)", skips="rows"),
+        Kernel(
+            "neondot",
+            "i2_k256",
+            "int8",
+            ("neon", "dotprod"),
+            (2**31 - 1) // (32 * 127),
+            "defined(__ARM_FEATURE_DOTPROD)",
+            skips="rows",
+        ),
+        Kernel(
+            "avx512vnni",
+            "i2_k256",
+            "int8",
+            ("avx512", "avx512vnni"),
+            (2**31 - 1) // (128 * 127),
+            "defined(__AVX512VNNI__)",
+            skips="rows",
+        ),
+        Kernel(
+            "amx",
+            "i2_k256",
+            "int8",
+            ("avx512", "avx512vnni", "amx"),
+            (2**31 - 1) // (128 * 127),
+            "defined(__AMX_INT8__)",
+            skips="rows",
+            permit="bnc_permit_amx",
+        ),
         Kernel("avx2", "i2_m4k128", "int8", ("avx2",), _CODES, "defined(__AVX2__)"),
         Kernel("avx2", "i2_m32k64", "int8", ("avx2",), _CODES, "defined(__AVX2__)"),
         Kernel("avxvnni", "i2_m32k64", "int8", ("avx2", "avxvnni"), 2**21, "defined(__AVXVNNI__)"),
@@ -112,7 +149,7 @@ KERNELS: dict[str, Kernel] = {
             ("avx512", "avx512vnni"),
             (2**31 - 1) // (128 * 127),
             "defined(__AVX512VNNI__)",
-            skips=True,
+            skips="columns",
         ),
         Kernel(
             "amx",
@@ -121,7 +158,7 @@ KERNELS: dict[str, Kernel] = {
             ("avx512", "avx512vnni", "amx"),
             (2**31 - 1) // (128 * 127),
             "defined(__AMX_INT8__)",
-            skips=True,
+            skips="columns",
             permit="bnc_permit_amx",
         ),
         Kernel(

@@ -204,6 +204,9 @@ LAYOUTS: dict[str, Layout] = {
         # activations serve them all. kl is one vector register: 16 bytes on NEON, 32 on
         # AVX2, 64 on AVX-512.
         Layout("i2_k64", "m, kb kq:4 kl:16 -> m kb kl | kq"),
+        # A row is contiguous: rows that do not matter need not be read. A plane has the columns of
+        # the widest vector, and an AMX tile's once the words of sixteen rows are exchanged.
+        Layout("i2_k256", "m, kb kq:4 kl:64 -> m kb kl | kq"),
         Layout("i2_m4k64", "mo mi:4, kb kq:4 kl:16 -> mo kb mi kl | kq"),
         Layout("i2_m4k128", "mo mi:4, kb kq:4 kl:32 -> mo kb mi kl | kq"),
         Layout("i2_m4k256", "mo mi:4, kb kq:4 kl:64 -> mo kb mi kl | kq"),

@@ -5,12 +5,13 @@ they lost. Identical blocks form one group and become one C function. Padding ha
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from bitnetc.cost import MatrixCost, matrix_cost
 from bitnetc.errors import BitnetcError
-from bitnetc.kernels import Kernel
+from bitnetc.kernels import Kernel, Skips
 from bitnetc.layout import LAYOUTS
 from bitnetc.memory import HEADS_TOGETHER, LANES, Graph, Memory, memory_plan
 from bitnetc.model import Dense, FfnActivation, Integers, Model, Shape, Ternary
@@ -18,9 +19,11 @@ from bitnetc.target import Target, shareable
 
 # Stack of the kernels that unpack a tile of weights to it; for all others 16 KiB is enough.
 _KERNEL_STACK = {"amx": 49152, "avx512vnni": 32768, "avxvnni": 32768}
-# Share of the down-projection's input that is not zero behind ReLU^2: half by the sign of the gate
-# alone; the makers of BitNet b1.58 2B4T report less than a fifth.
-RELU2_DENSITY = 0.4
+# What of a matrix matters for one token where the gate's activation is ReLU^2: rows of w_up whose
+# gate is not zero, half by the sign alone; columns of w_down whose code is not zero. The makers of
+# BitNet b1.58 2B4T report less than a fifth of the latter.
+Density = Mapping[Skips, float]
+RELU2_DENSITY: dict[str, Density] = {"w_up": {"rows": 0.5}, "w_down": {"columns": 0.4}}
 MAX_TILE = 64  # rows: a tile's int32 sums for a batch stay in L1 beside the weights
 MIN_TILES = 16  # so that a few threads share a matrix evenly
 MAX_THREADS = 64  # runtime_c/bnc_threads.h
@@ -68,10 +71,17 @@ class MatrixPlan:
     cost: MatrixCost
     rejected: tuple[Candidate, ...]
     variants: tuple[VariantPlan, ...] = ()  # in the order of target.variants
+    density: float = 1.0  # the share that one token is expected to read
 
     @property
     def bytes(self) -> int:
         return self.kernel.layout.packed_bytes(self.padded_rows, self.padded_cols)
+
+    @property
+    def chosen(self) -> bool:
+        """Whether one token reads chosen rows only."""
+        kernels = [self.kernel, *(v.kernel for v in self.variants)]
+        return self.density < 1 and all(k.skips == "rows" for k in kernels)
 
     @property
     def tile_bytes(self) -> int:
@@ -204,7 +214,7 @@ def plan(
         )
     groups = _groups(model, target)
     matrices = [m for g in groups for m in g.matrices.values()]
-    head = _matrix_plan("head", model.integer_head, target) if model.integer_head else None
+    head = _matrix_plan("head", model.integer_head, target, {}) if model.integer_head else None
     if head:
         matrices.append(head)
     stride = max((m.padded_cols for m in matrices), default=0)
@@ -277,15 +287,16 @@ def _block_plan(
     block: dict[str, Ternary | Integers], target: Target, activation: FfnActivation
 ) -> dict[str, MatrixPlan]:
     # ReLU^2 makes exact zeros; what little other activations round to zero is not counted on.
-    density = {"w_down": RELU2_DENSITY} if activation == "relu2" else {}
+    density = RELU2_DENSITY if activation == "relu2" else {}
     found = {
-        role: _matrix_plan(role, matrix, target, density.get(role, 1.0))
+        role: _matrix_plan(role, matrix, target, density.get(role, {}))
         for role, matrix in block.items()
     }
     # The gate's and the up-projection's tiles are finished together, so they are equally tall.
     gate, up = found.get("w_gate"), found.get("w_up")
     if gate and up and gate.tile != up.tile:
-        tile = math.lcm(gate.kernel.layout.rows, up.kernel.layout.rows)
+        fits = gate.tile % up.kernel.layout.rows == 0
+        tile = gate.tile if fits else math.lcm(gate.kernel.layout.rows, up.kernel.layout.rows)
         found |= {m.role: _retiled(m, tile) for m in (gate, up)}
     return found
 
@@ -296,7 +307,7 @@ def _retiled(m: MatrixPlan, tile: int) -> MatrixPlan:
 
 
 def _matrix_plan(
-    role: str, matrix: Ternary | Integers, target: Target, density: float = 1.0
+    role: str, matrix: Ternary | Integers, target: Target, density: Density
 ) -> MatrixPlan:
     bits = matrix.stored_bits if isinstance(matrix, Integers) else 0
     if target.variants:
@@ -326,6 +337,7 @@ def _matrix_plan(
         cost=best.cost,
         rejected=tuple(_lost(c, best) for c in candidates if c is not best),
         variants=best.variants,
+        density=density.get(best.kernel.skips, 1.0),
     )
 
 
@@ -348,7 +360,7 @@ def _shared(
     matrix: Ternary | Integers,
     kernels: tuple[Kernel, ...],
     target: Target,
-    density: float,
+    density: Density,
 ) -> Candidate:
     """One layout for all variants; `kernels` are theirs."""
     pairs = list(zip(kernels, target.variants, strict=True))
@@ -370,7 +382,7 @@ def _tile(kernel: Kernel, rows: int) -> int:
 
 
 def _candidate(
-    role: str, matrix: Ternary | Integers, kernel: Kernel, target: Target, density: float
+    role: str, matrix: Ternary | Integers, kernel: Kernel, target: Target, density: Density
 ) -> Candidate:
     tile = _tile(kernel, matrix.rows)
     rows = -(-matrix.rows // tile) * tile
@@ -462,6 +474,7 @@ def _matrix_json(m: MatrixPlan) -> dict[str, Any]:
         "tile": m.tile,
         "bytes": m.bytes,
         "cycles": round(m.cost.cycles),
+        **({"density": m.density} if m.density < 1 else {}),
         **({"variants": [_variant_json(v) for v in m.variants]} if m.variants else {}),
         "scale": "per row" if m.per_row else "per tensor",
         "rejected": [

@@ -27,6 +27,28 @@ static inline int bnc_i2_k64_at(const uint8_t *w, int cols, int m, int k)
     return (w[byte] >> shift & 3) - 1;
 }
 
+/* i2_k256: blocks of 1 x 256 trits.
+ *
+ *     m, kb kq:4 kl:64 -> m kb kl | kq
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:     (0, 0)    (0, 64)   (0, 128)   (0, 192)
+ *     byte   1:     (0, 1)    (0, 65)   (0, 129)   (0, 193)
+ *     byte  63:    (0, 63)   (0, 127)   (0, 191)   (0, 255)
+ */
+enum { BNC_I2_K256_ROWS = 1, BNC_I2_K256_COLS = 256 };
+
+static inline int bnc_i2_k256_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int kb = k / 256;
+    const int kq = k / 64 % 4;
+    const int kl = k % 64;
+    const int byte = (m * (cols / 256) + kb) * 64 + kl;
+    const int shift = 6 - 2 * kq;
+    return (w[byte] >> shift & 3) - 1;
+}
+
 /* i2_m4k64: blocks of 4 x 64 trits.
  *
  *     mo mi:4, kb kq:4 kl:16 -> mo kb mi kl | kq

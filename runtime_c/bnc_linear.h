@@ -21,13 +21,20 @@
 typedef void bnc_matmul(int32_t *restrict acc, const uint8_t *restrict w, const struct bnc_acts *x,
                         int rows, int cols, int n);
 
+/* acc[i] = row row[i] of the matrix applied to the first token, i < count; other rows are not read.
+ * row: in order; the kernel may fetch the rows up to row[listed - 1] ahead, listed >= count > 0 */
+typedef void bnc_matmul_rows(int32_t *restrict acc, const uint8_t *restrict w,
+                             const struct bnc_acts *x, const int32_t *row, int count, int listed,
+                             int cols);
+
 struct bnc_linear {
     bnc_matmul *kernel;
-    int rows;       /* of the matrix itself */
-    int cols;       /* padded to whole blocks */
-    int tile;       /* rows computed at a time: whole blocks */
-    int tile_bytes; /* packed bytes of one tile */
-    int per_row;    /* weight scale: 0 one per matrix, 1 one per row */
+    bnc_matmul_rows *chosen; /* null when rows cannot be chosen */
+    int rows;                /* of the matrix itself */
+    int cols;                /* padded to whole blocks */
+    int tile;                /* rows computed at a time: whole blocks */
+    int tile_bytes;          /* packed bytes of one tile */
+    int per_row;             /* weight scale: 0 one per matrix, 1 one per row */
 };
 
 /* Bytes of acc for one tile of `rows` and n tokens. */
@@ -97,6 +104,49 @@ BNC_INLINE void bnc_linear_add(const struct bnc_worker *worker, const struct bnc
     }
 }
 
+/* The same for one token where the activation may be exactly 0 and rows of Up can be chosen: those
+ * with a zero before them are not read, and y is +0 there. The product would be +0 or -0, which no
+ * later result shows: norms square it, and its code is 0 (bnc_quantise.h). It would be NaN if Up's
+ * row overflowed, |acc| < 2^31 times its scale; rows whose scale allows that are computed. */
+BNC_INLINE void bnc_linear_gated_chosen(const struct bnc_worker *worker, float (*activation)(float),
+                                        const struct bnc_linear *gate, const struct bnc_linear *up,
+                                        float *restrict y, const uint8_t *w_gate,
+                                        const float *gate_scale, const uint8_t *w_up,
+                                        const float *up_scale, const struct bnc_acts *x_gate,
+                                        const struct bnc_acts *x_up, int32_t *restrict acc)
+{
+    enum { LIST = 1024 }; /* rows listed at a time; of them, as many as acc holds are computed */
+    const int most = 2 * gate->tile < 64 ? 2 * gate->tile : 64;
+    const float safe = 1e28f * x_up->scale[0]; /* of Up's scales: 2^31 * 1e28 is finite */
+    int32_t row[LIST];
+    int begin, end;
+    bnc_share(worker, bnc_tiles(gate), &begin, &end);
+    for (int tile = begin; tile < end; tile++) {
+        const int m0 = tile * gate->tile, rows = bnc_tile_rows(gate, tile);
+        bnc_tile(gate, acc, w_gate, x_gate, tile, 1);
+        for (int m = 0; m < rows; m++)
+            y[m0 + m] = activation(bnc_rescale(acc[m], gate_scale + (gate->per_row ? m0 : 0),
+                                               gate->per_row, m, x_gate->scale[0]));
+    }
+    const int last = end * gate->tile < gate->rows ? end * gate->tile : gate->rows;
+    for (int m = begin * gate->tile; m < last;) {
+        const int stop = last - m < LIST ? last : m + LIST;
+        int listed = 0;
+        for (; m < stop; m++) {
+            const float d = up_scale[up->per_row ? m : 0];
+            row[listed] = m;
+            listed += !(y[m] == 0.0f) | !(d <= safe && d >= -safe);
+        }
+        for (int i = 0; i < listed; i += most) {
+            const int count = listed - i < most ? listed - i : most;
+            up->chosen(acc, w_up, x_up, row + i, count, listed - i, up->cols);
+            for (int j = 0; j < count; j++)
+                y[row[i + j]] *=
+                    bnc_rescale(acc[j], up_scale, up->per_row, row[i + j], x_up->scale[0]);
+        }
+    }
+}
+
 /* y[i][m] = activation((Gate x_gate[i])[m]) * (Up x_up[i])[m]; both matrices have the same rows and
  * tile, and acc holds two tiles. */
 BNC_INLINE void bnc_linear_gated_own(const struct bnc_worker *worker, float (*activation)(float),
@@ -108,6 +158,11 @@ BNC_INLINE void bnc_linear_gated_own(const struct bnc_worker *worker, float (*ac
 {
     int32_t *acc_up = acc + gate->tile * n;
     int begin, end;
+    if (up->chosen && n == 1) {
+        bnc_linear_gated_chosen(worker, activation, gate, up, y, w_gate, gate_scale, w_up, up_scale,
+                                x_gate, x_up, acc);
+        return;
+    }
     bnc_share(worker, bnc_tiles(gate), &begin, &end);
     for (int tile = begin; tile < end; tile++) {
         const int m0 = tile * gate->tile, rows = bnc_tile_rows(gate, tile);

@@ -41,6 +41,8 @@ struct check {
     int lut;       /* reads look-up tables */
     int low, high; /* the values of the first code and of the last one */
     int max_cols;
+    bnc_matmul_rows *chosen; /* of kernels that compute chosen rows */
+    int sparse;              /* does not read columns of zero activations */
 };
 
 enum plant { NOTHING, TRIT, OVERREAD, OVERWRITE };
@@ -55,11 +57,13 @@ enum fill {
     ONE_HOT,
     ALTERNATING,
     LOW_BYTES,
+    SPARSE, /* of kernels that skip columns */
     FILLS
 };
 static const char *const fill_names[FILLS] = {
     "random",        "all +1 x 127",     "all +1 x -127", "all -1 x 127",
     "all -1 x -127", "one-hot x random", "alternating",   "all +1 x (-1, 0)", /* entries 0xffff */
+    "sparse",
 };
 
 enum { CANARIES = 16 };
@@ -138,6 +142,7 @@ static void fill_weights(const struct check *c, uint8_t *w, size_t bytes, enum f
             uint32_t code = 0;
             switch (fill) {
             case RANDOM:
+            case SPARSE:
                 code = random_below(last + 1);
                 break;
             case PLUS_PLUS:
@@ -179,6 +184,8 @@ static int activation(enum fill fill, int k)
         return k % 2 ? 127 : -127;
     case LOW_BYTES:
         return k % 2 ? 0 : -1;
+    case SPARSE: /* runs without any, too */
+        return k / 40 % 3 == 0 || random_below(5) ? 0 : (int)random_below(255) - 127;
     default:
         return (int)random_below(255) - 127;
     }
@@ -228,6 +235,32 @@ static struct bnc_acts make_acts(const struct check *c, enum fill fill, int cols
 
 static int passed, failed;
 
+/* Rows that were chosen, in order: `want` has all of them. */
+static int check_chosen(const struct check *c, const uint8_t *w, const struct bnc_acts *x,
+                        const int32_t *want, int rows, int cols, enum plant plant)
+{
+    enum { LISTED = 9, LEFT = 3 }; /* the last few are listed only */
+    int32_t row[LISTED], got[LISTED + 1];
+    int listed = 0;
+    for (int m = 0; m < rows && listed < LISTED; m++)
+        if (random_below(2) || m == rows - 1)
+            row[listed++] = m;
+    const int count = listed > LEFT ? listed - LEFT : listed;
+    got[count] = CANARY;
+    c->chosen(got, w, x, row, count, listed, cols);
+    if (plant == OVERWRITE)
+        got[count] = 0;
+    for (int i = 0; i < count; i++)
+        if (got[i] != want[row[i]]) {
+            printf("FAIL %s: chosen row %d is %d, reference %d\n", now, (int)row[i], (int)got[i],
+                   (int)want[row[i]]);
+            return 1;
+        }
+    if (got[count] != CANARY)
+        printf("FAIL %s: wrote behind %d chosen rows\n", now, count);
+    return got[count] != CANARY;
+}
+
 static void check_case(const struct check *c, int rows, int cols, int n, enum fill fill,
                        uint64_t seed, enum plant plant)
 {
@@ -267,6 +300,8 @@ static void check_case(const struct check *c, int rows, int cols, int n, enum fi
             bad = 1;
             printf("FAIL %s: wrote outside the %d sums\n", now, (int)count);
         }
+    if (!bad && c->chosen && n == 1)
+        bad = check_chosen(c, w, &x, want, rows, cols, plant);
     passed += !bad;
     failed += bad;
     free(want);
@@ -291,7 +326,7 @@ static void check_shapes(const struct check *c, uint64_t seed, enum plant plant)
             if (blocks > 1 && size > 20000)
                 continue; /* the reference is slow */
             for (int t = 0; t < (size > 60000 ? 2 : size > 20000 ? 3 : 5); t++)
-                for (int fill = 0; fill < FILLS; fill++)
+                for (int fill = 0; fill < FILLS - !c->sparse; fill++)
                     check_case(c, blocks * c->rows, cols[i], tokens[t], (enum fill)fill, seed,
                                plant);
         }

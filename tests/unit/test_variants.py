@@ -32,7 +32,9 @@ def test_every_variant_reads_the_same_layout(name: str) -> None:
                 assert chosen.kernel.layout_name == matrix.kernel.layout_name
                 sharers = ROLES[matrix.role]
                 shape = (matrix.padded_rows, matrix.padded_cols)
-                assert chosen.cost == matrix_cost(chosen.kernel, *shape, sharers, variant.cost)
+                density = {chosen.kernel.skips: matrix.density}
+                cost = matrix_cost(chosen.kernel, *shape, sharers, variant.cost, density)
+                assert chosen.cost == cost
     assert not decided.lut
     stated = plan_json(decided, model)["groups"][0]["matrices"][0]["variants"]
     assert [v["target"] for v in stated] == [v.name for v in target.variants]

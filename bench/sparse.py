@@ -1,0 +1,108 @@
+"""What zeros save: decode's gate and up projections, and its down projection, at several shares of
+activations that are not zero, one core, weights of BitNet 2B-4T from memory.
+
+    python bench/sparse.py                        the best target of this machine
+    python bench/sparse.py --target x86_64-avx2
+    python bench/sparse.py --program PATH         writes the program only
+
+Contestants take turns within one run. The first of each matrix reads everything; ratios are its
+time by theirs.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "kernels")]
+
+from programs import build, render  # noqa: E402
+
+from bitnetc.cost import matrix_cost  # noqa: E402
+from bitnetc.errors import BitnetcError  # noqa: E402
+from bitnetc.kernels import Kernel  # noqa: E402
+from bitnetc.run import command  # noqa: E402
+from bitnetc.target import Target, load_target, runs_here  # noqa: E402
+
+DENSITIES = (1.0, 0.5, 0.3, 0.2, 0.1)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    kernel: Kernel
+    gate: Kernel | None  # of gate and up; None: the down projection
+
+    @property
+    def what(self) -> str:
+        if self.gate:
+            return f"gate {self.gate.name}, up {self.kernel.name}"
+        return f"down {self.kernel.name}"
+
+    @property
+    def tile(self) -> int:
+        return max(64, self.kernel.layout.rows)
+
+
+def contestants(target: Target) -> list[Contestant]:
+    """The kernel that reads all first, then those that skip."""
+    kernels = [k for k in target.kernels if not k.layout.code.integers and k.activation == "int8"]
+    dense = min(
+        (k for k in kernels if k.skips == "nothing"),
+        key=lambda k: matrix_cost(k, *k.layout.pad(6912, 2560), 2, target.cost).cycles,
+    )
+    up = [dense, *(k for k in kernels if k.skips == "rows")]
+    down = [dense, *(k for k in kernels if k.skips == "columns")]
+    return [Contestant(k, dense) for k in up] + [Contestant(k, None) for k in down]
+
+
+def report(found: list[Contestant], lines: list[list[str]]) -> None:
+    times = {(int(d), int(c)): float(us) for d, c, us in lines}
+    print(f"{'':>48}" + "".join(f"{density:>15}" for density in DENSITIES))
+    for c, contestant in enumerate(found):
+        first = next(i for i, f in enumerate(found) if bool(f.gate) == bool(contestant.gate))
+        cells = []
+        for d in range(len(DENSITIES)):
+            us = times[d, c]
+            cells.append(f"{us:>8.0f} {times[d, first] / us:>5.2f}x")
+        print(f"{contestant.what:>48}" + "".join(cells))
+    print("microseconds, and times as fast as reading all")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--target", default="native")
+    parser.add_argument("--copies", type=int, default=30, help="blocks of weights to walk through")
+    parser.add_argument("--rounds", type=int, default=5, help="the best of these counts")
+    parser.add_argument("--program", type=Path, help="write it there and run nothing")
+    parser.add_argument("--run", type=Path, help="run the one that was written")
+    arguments = parser.parse_args()
+    try:
+        target = load_target(arguments.target)
+        found = contestants(target)
+        view = {
+            "contestants": found,
+            "headers": sorted({k.header for c in found for k in (c.kernel, c.gate) if k}),
+            "permits": sorted({c.kernel.permit for c in found if c.kernel.permit}),
+            "densities": DENSITIES,
+            "rounds": arguments.rounds,
+            "copies": arguments.copies,
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            source, program = Path(folder, "sparse.c"), Path(folder, "sparse")
+            program = arguments.run or arguments.program or program
+            if not arguments.run:
+                source.write_text(render(ROOT / "bench" / "sparse.c.jinja", target, **view))
+                build(source, program, target, runs_here(target))
+            if not arguments.program:
+                words = command(target, program, None, None)
+                done = subprocess.run(words, capture_output=True, text=True, check=True)
+                report(found, [line.split() for line in done.stdout.splitlines()])
+    except BitnetcError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

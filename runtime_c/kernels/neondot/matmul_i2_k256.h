@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: MIT */
+/* Ternary matmul for AArch64 with dot product, layout i2_k256: rows are contiguous, so that of one
+ * token chosen rows can be computed and the others are not read.
+ *
+ *     sum over k of (code - 1) * q = sum of code * q - sum of q,   code = trit + 1 in 0 .. 2
+ *
+ * As in i2_m4k64, three of the four codes of a byte are masked where they lie: plane j is summed
+ * 4^j times too large and shifted at the end. Bounds: |32 * q| <= 4064 a column, so int32 lasts for
+ * 528,416 columns. */
+#ifndef BNC_MATMUL_I2_K256_NEONDOT_H
+#define BNC_MATMUL_I2_K256_NEONDOT_H
+
+#include <arm_neon.h>
+
+#include "../../bnc_layouts.h"
+#include "../../bnc_linear.h"
+#include "matmul_i2_m4k64.h"
+
+_Static_assert(BNC_I2_K256_ROWS == 1 && BNC_I2_K256_COLS == 256, "unrolled by hand");
+
+/* The sums of four rows and one token. next: four rows that are fetched meanwhile */
+BNC_INLINE int32x4_t bnc_four_rows_i2_k256_neondot(const uint8_t *const w[4],
+                                                   const uint8_t *const next[4], const int8_t *q,
+                                                   int cols)
+{
+    const uint8x16_t mask[3] = { vdupq_n_u8(0x03), vdupq_n_u8(0x0c), vdupq_n_u8(0x30) };
+    int32x4_t plane[4][4], sum[4]; /* [plane][row] */
+    for (int p = 0; p < 4; p++)
+        for (int r = 0; r < 4; r++)
+            plane[p][r] = vdupq_n_s32(0);
+    for (int k = 0; k < cols; k += BNC_I2_K256_COLS) {
+        for (int r = 0; r < 4; r++)
+            __builtin_prefetch(next[r] + k / 4);
+        for (int v = 0; v < 4; v++) {
+            const int8_t *at = q + k + 16 * v;
+            const int8x16_t x3 = vld1q_s8(at), x2 = vld1q_s8(at + 64);
+            const int8x16_t x1 = vld1q_s8(at + 128), x0 = vld1q_s8(at + 192);
+            for (int r = 0; r < 4; r++) {
+                const uint8x16_t c = vld1q_u8(w[r] + k / 4 + 16 * v);
+                const int8x16_t c0 = vreinterpretq_s8_u8(vandq_u8(c, mask[0]));
+                const int8x16_t c1 = vreinterpretq_s8_u8(vandq_u8(c, mask[1]));
+                const int8x16_t c2 = vreinterpretq_s8_u8(vandq_u8(c, mask[2]));
+                const int8x16_t c3 = vreinterpretq_s8_u8(vshrq_n_u8(c, 6));
+                plane[0][r] = vdotq_s32(plane[0][r], c0, x0);
+                plane[1][r] = vdotq_s32(plane[1][r], c1, x1);
+                plane[2][r] = vdotq_s32(plane[2][r], c2, x2);
+                plane[3][r] = vdotq_s32(plane[3][r], c3, x3);
+            }
+        }
+    }
+    for (int r = 0; r < 4; r++)
+        sum[r] = vaddq_s32(vaddq_s32(plane[0][r], plane[3][r]),
+                           vaddq_s32(vshrq_n_s32(plane[1][r], 2), vshrq_n_s32(plane[2][r], 4)));
+    return bnc_sum4_neon(sum[0], sum[1], sum[2], sum[3]);
+}
+
+/* The first `count` lanes, or all four. */
+BNC_INLINE void bnc_store_rows_i2_k256_neondot(int32_t *acc, int32x4_t sum, int count)
+{
+    int32_t lane[4];
+    vst1q_s32(lane, sum);
+    memcpy(acc, lane, sizeof *acc * (size_t)(count < 4 ? count : 4));
+}
+
+/* acc[i] = row row[i] and one token, i < count. The rows up to row[listed - 1] are fetched ahead.
+ */
+BNC_INLINE void bnc_rows_i2_k256_neondot(int32_t *restrict acc, const uint8_t *restrict w,
+                                         const struct bnc_acts *x, const int32_t *row, int count,
+                                         int listed, int cols)
+{
+    enum { AHEAD = 8 }; /* rows */
+    const ptrdiff_t bytes = cols / 4;
+    for (int i = 0; i < count; i += 4) {
+        const uint8_t *at[4], *next[4];
+        for (int r = 0; r < 4; r++) {
+            at[r] = w + bytes * row[i + r < count ? i + r : count - 1];
+            next[r] = w + bytes * row[i + AHEAD + r < listed ? i + AHEAD + r : listed - 1];
+        }
+        bnc_store_rows_i2_k256_neondot(
+            acc + i,
+            vsubq_s32(bnc_four_rows_i2_k256_neondot(at, next, x->q, cols), vdupq_n_s32(x->sum[0])),
+            count - i);
+    }
+}
+
+/* Several tokens: four rows of 2048 columns are unpacked to bytes once (8 KB, stays in L1). */
+BNC_KERNEL void bnc_matmul_i2_k256_neondot(int32_t *restrict acc, const uint8_t *restrict w,
+                                           const struct bnc_acts *x, int rows, int cols, int n)
+{
+    enum { CHUNK = 2048, TOKENS = BNC_I2_M4K64_TOKENS };
+    const uint8x16_t low2 = vdupq_n_u8(3);
+    const ptrdiff_t bytes = cols / 4;
+    for (int m = 0; m < rows; m += 4) {
+        const int left = rows - m < 4 ? rows - m : 4;
+        const uint8_t *at[4], *next[4];
+        for (int r = 0; r < 4; r++) {
+            at[r] = w + bytes * (m + (r < left ? r : left - 1));
+            next[r] = w + bytes * (m + 8 + r);
+        }
+        if (n == 1 || left < 4) {
+            for (int i = 0; i < n; i++) {
+                const int8_t *q = x->q + i * (ptrdiff_t)x->stride;
+                bnc_store_rows_i2_k256_neondot(
+                    acc + i * rows + m,
+                    vsubq_s32(bnc_four_rows_i2_k256_neondot(at, next, q, cols),
+                              vdupq_n_s32(x->sum[i])),
+                    left);
+            }
+            continue;
+        }
+        for (int i = 0; i < n; i++)
+            vst1q_s32(acc + i * rows + m, vdupq_n_s32(-x->sum[i]));
+        for (int first = 0; first < cols; first += CHUNK) {
+            int8x16_t codes[4 * CHUNK / 16]; /* [register][row] */
+            const int count = cols - first < CHUNK ? cols - first : CHUNK;
+            for (int k = 0; k < count; k += BNC_I2_K256_COLS)
+                for (int v = 0; v < 4; v++)
+                    for (int r = 0; r < 4; r++) {
+                        const uint8x16_t c = vld1q_u8(at[r] + (first + k) / 4 + 16 * v);
+                        int8x16_t *to = codes + k / 4 + 4 * v + r;
+                        to[0] = vreinterpretq_s8_u8(vshrq_n_u8(c, 6));
+                        to[16] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(c, 4), low2));
+                        to[32] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(c, 2), low2));
+                        to[48] = vreinterpretq_s8_u8(vandq_u8(c, low2));
+                    }
+            const int8_t *q[TOKENS];
+            int i = 0;
+            for (; i + TOKENS <= n; i += TOKENS) {
+                for (int t = 0; t < TOKENS; t++)
+                    q[t] = x->q + (i + t) * (ptrdiff_t)x->stride + first;
+                bnc_tile_i2_m4k64_neondot(acc + i * rows + m, rows, codes, q, TOKENS, count / 16);
+            }
+            for (; i < n; i++) {
+                q[0] = x->q + i * (ptrdiff_t)x->stride + first;
+                bnc_tile_i2_m4k64_neondot(acc + i * rows + m, rows, codes, q, 1, count / 16);
+            }
+        }
+    }
+}
+
+#endif

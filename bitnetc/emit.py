@@ -54,6 +54,7 @@ _RUNTIME = (
     "bnc_attention.h",
     "bnc_cache.h",
     "bnc_chat.h",
+    "bnc_columns.h",
     "bnc_cpu.h",
     "bnc_dense.h",
     "bnc_float_linear.h",

@@ -143,6 +143,21 @@ KERNELS: dict[str, Kernel] = {
             "defined(__ARM_FEATURE_DOTPROD)",
         ),
         Kernel(
+            "avx2", "i2_m256k4", "int8", ("avx2",), _CODES, "defined(__AVX2__)", skips="columns"
+        ),
+        Kernel(
+            "neon", "i2_m256k4", "int8", ("neon",), _CODES, "defined(__aarch64__)", skips="columns"
+        ),
+        Kernel(
+            "neondot",
+            "i2_m256k4",
+            "int8",
+            ("neon", "dotprod"),
+            _CODES,
+            "defined(__ARM_FEATURE_DOTPROD)",
+            skips="columns",
+        ),
+        Kernel(
             "avx512vnni",
             "i2_m256k4",
             "int8",

@@ -27,3 +27,10 @@ def test_nothing_is_skipped_behind_other_activations() -> None:
     model = replace(load(EXAMPLE), ffn_activation="silu")
     for matrix in plan(model, load_target("x86_64-amx")).groups[0].matrices.values():
         assert not matrix.chosen and matrix.density == 1
+
+
+@pytest.mark.parametrize("target", ["x86_64-avx2", "x86_64-avxvnni", "armv8-neon", "rpi"])
+def test_columns_of_zero_activations_are_skipped(target: str) -> None:
+    down = plan(load(EXAMPLE), load_target(target)).groups[0].matrices["w_down"]
+    kernels = [down.kernel, *(v.kernel for v in down.variants)]
+    assert down.density == 0.4 and {k.skips for k in kernels} == {"columns"}

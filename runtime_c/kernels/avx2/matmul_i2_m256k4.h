@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT */
+/* Ternary matmul for AVX2, layout i2_m256k4: a column of 256 rows is a cache line, and for one
+ * token the columns whose activation is zero are not read.
+ *
+ *     sum over k of (code - 1) * q = sum of code * q - sum of q,   code = trit + 1 in 0 .. 2
+ *
+ * For one token two columns are interleaved; vpmaddubsw multiplies their codes of a row by the two
+ * activations and adds them in int16. 128 rows at a time: their sums are eight registers. For
+ * several tokens four columns are interleaved, which makes the registers of i2_m32k64.
+ * Bounds: a lane gains at most 508 from two columns, so 128 columns (32512) are summed in int16
+ * before widening. int32 then lasts for 8.4 million columns. */
+#ifndef BNC_MATMUL_I2_M256K4_AVX2_H
+#define BNC_MATMUL_I2_M256K4_AVX2_H
+
+#include <immintrin.h>
+
+#include "../../bnc_columns.h"
+#include "../../bnc_layouts.h"
+#include "../../bnc_linear.h"
+#include "matmul_i2_m32k64.h"
+
+_Static_assert(BNC_I2_M256K4_ROWS == 256 && BNC_I2_M256K4_COLS == 4, "unrolled by hand");
+_Static_assert(BNC_COLUMNS / 2 * 508 <= 32767, "int16 lanes");
+
+/* acc += int16 sums of the lower (`high` = 0) or upper eight bytes of the line's 16 bytes `lane`:
+ * four rows of each of two groups of 16. */
+BNC_INLINE void bnc_add_rows_i2_m256k4_avx2(int32_t *acc, __m128i sums, int plane, int lane,
+                                            int high)
+{
+    for (int r = 0; r < 2; r++) {
+        int32_t *at = acc + 64 * plane + 16 * (2 * high + r) + 4 * lane;
+        __m128i *to = (__m128i *)(void *)at;
+        const __m128i four = _mm_cvtepi16_epi32(r ? _mm_srli_si128(sums, 8) : sums);
+        _mm_storeu_si128(to, _mm_add_epi32(_mm_loadu_si128(to), four));
+    }
+}
+
+/* acc[256] += codes * q over the listed columns of w[column][64], and those of `next` fetched. The
+ * list is even: its last column may be column[count] with an activation of zero. */
+BNC_INLINE void bnc_columns_i2_m256k4_avx2(int32_t *restrict acc, const uint8_t *restrict w,
+                                           const int8_t *restrict q, const struct bnc_columns *list,
+                                           const struct bnc_columns *next)
+{
+    enum { AHEAD = 16 }; /* columns */
+    const __m256i low2 = _mm256_set1_epi8(3);
+    for (int half = 0; half < 2; half++) {
+        const uint8_t *at = w + 32 * half;
+        __m256i sum[4][2]; /* [plane][lower and upper bytes of each lane] */
+        for (int p = 0; p < 4; p++)
+            sum[p][0] = sum[p][1] = _mm256_setzero_si256();
+        for (int i = 0; i < list->count; i += 2) {
+            const int k0 = list->column[i], k1 = list->column[i + 1];
+            const int one = i + 1 < list->count ? q[k1] : 0;
+            const __m256i x = _mm256_set1_epi16((short)((q[k0] & 0xff) | (one & 0xff) << 8));
+            const __m256i a = bnc_load_i2_m32k64_avx2(at + 64 * (ptrdiff_t)k0);
+            const __m256i b = bnc_load_i2_m32k64_avx2(at + 64 * (ptrdiff_t)k1);
+            const __m256i c[2] = { _mm256_unpacklo_epi8(a, b), _mm256_unpackhi_epi8(a, b) };
+            if (half == 0) { /* the second pass finds this list's lines in the cache */
+                if (i + AHEAD + 1 < list->count)
+                    for (int j = 0; j < 2; j++)
+                        _mm_prefetch((const char *)w + 64 * (ptrdiff_t)list->column[i + AHEAD + j],
+                                     _MM_HINT_T0);
+            } else if (i + 1 < next->count) {
+                for (int j = 0; j < 2; j++)
+                    _mm_prefetch((const char *)w + 64 * (ptrdiff_t)next->column[i + j],
+                                 _MM_HINT_T0);
+            }
+            for (int h = 0; h < 2; h++) {
+                const __m256i c0 = _mm256_and_si256(_mm256_srli_epi16(c[h], 6), low2);
+                const __m256i c1 = _mm256_and_si256(_mm256_srli_epi16(c[h], 4), low2);
+                const __m256i c2 = _mm256_and_si256(_mm256_srli_epi16(c[h], 2), low2);
+                const __m256i c3 = _mm256_and_si256(c[h], low2);
+                sum[0][h] = _mm256_add_epi16(sum[0][h], _mm256_maddubs_epi16(c0, x));
+                sum[1][h] = _mm256_add_epi16(sum[1][h], _mm256_maddubs_epi16(c1, x));
+                sum[2][h] = _mm256_add_epi16(sum[2][h], _mm256_maddubs_epi16(c2, x));
+                sum[3][h] = _mm256_add_epi16(sum[3][h], _mm256_maddubs_epi16(c3, x));
+            }
+        }
+        for (int p = 0; p < 4; p++)
+            for (int h = 0; h < 2; h++) {
+                const __m256i s = sum[p][h];
+                bnc_add_rows_i2_m256k4_avx2(acc, _mm256_castsi256_si128(s), p, 2 * half, h);
+                bnc_add_rows_i2_m256k4_avx2(acc, _mm256_extracti128_si256(s, 1), p, 2 * half + 1,
+                                            h);
+            }
+    }
+}
+
+/* acc[256] = 256 rows and one token. */
+BNC_INLINE void bnc_matvec_i2_m256k4_avx2(int32_t *restrict acc, const uint8_t *restrict w,
+                                          const int8_t *restrict q, int32_t sum_q, int cols)
+{
+    struct bnc_columns list[2];
+    for (int m = 0; m < BNC_I2_M256K4_ROWS; m++)
+        acc[m] = -sum_q;
+    bnc_list_columns(&list[0], q, 0, cols);
+    for (int turn = 0; list[turn].count; turn = !turn) {
+        bnc_list_columns(&list[!turn], q, list[turn].end, cols);
+        list[turn].column[list[turn].count] = list[turn].column[0]; /* an even number is read */
+        bnc_columns_i2_m256k4_avx2(acc, w, q, &list[turn], &list[!turn]);
+    }
+}
+
+/* The codes of 256 rows and `cols` columns: to[32 rows][cols / 4][four] registers. */
+BNC_INLINE void bnc_unpack_i2_m256k4_avx2(__m256i *to, const uint8_t *w, int cols)
+{
+    const __m256i low2 = _mm256_set1_epi8(3);
+    for (int k = 0; k < cols; k += 4, w += 256, to += 4)
+        for (int h = 0; h < 2; h++) {
+            const uint8_t *at = w + 32 * h;
+            const __m256i c0 = bnc_load_i2_m32k64_avx2(at), c1 = bnc_load_i2_m32k64_avx2(at + 64);
+            const __m256i c2 = bnc_load_i2_m32k64_avx2(at + 128);
+            const __m256i c3 = bnc_load_i2_m32k64_avx2(at + 192);
+            const __m256i low01 = _mm256_unpacklo_epi8(c0, c1),
+                          high01 = _mm256_unpackhi_epi8(c0, c1);
+            const __m256i low23 = _mm256_unpacklo_epi8(c2, c3),
+                          high23 = _mm256_unpackhi_epi8(c2, c3);
+            const __m256i codes[4] = { _mm256_unpacklo_epi16(low01, low23),
+                                       _mm256_unpackhi_epi16(low01, low23),
+                                       _mm256_unpacklo_epi16(high01, high23),
+                                       _mm256_unpackhi_epi16(high01, high23) };
+            for (int r = 0; r < 4; r++) { /* rows 64 plane + 16 r + 8 h .. */
+                __m256i *at32 = to + r / 2 * cols + r % 2 * 2 + h;
+                at32[0] = _mm256_and_si256(_mm256_srli_epi16(codes[r], 6), low2);
+                at32[2 * cols] = _mm256_and_si256(_mm256_srli_epi16(codes[r], 4), low2);
+                at32[4 * cols] = _mm256_and_si256(_mm256_srli_epi16(codes[r], 2), low2);
+                at32[6 * cols] = _mm256_and_si256(codes[r], low2);
+            }
+        }
+}
+
+/* Several tokens: 256 rows of 64 columns are unpacked to bytes once (16 KB, stays in L1). */
+BNC_KERNEL void bnc_matmul_i2_m256k4_avx2(int32_t *restrict acc, const uint8_t *restrict w,
+                                          const struct bnc_acts *x, int rows, int cols, int n)
+{
+    enum { CHUNK = 64, ROWS = BNC_I2_M256K4_ROWS };
+    for (int i = 0; i < n && n > 1; i++)
+        for (int m = 0; m < rows; m++)
+            acc[i * rows + m] = -x->sum[i];
+    for (int m = 0; m < rows; m += ROWS, w += 64 * (ptrdiff_t)cols) {
+        if (n == 1) {
+            bnc_matvec_i2_m256k4_avx2(acc + m, w, x->q, x->sum[0], cols);
+            continue;
+        }
+        for (int first = 0; first < cols; first += CHUNK) {
+            __m256i codes[ROWS * CHUNK / 32];
+            const int count = cols - first < CHUNK ? cols - first : CHUNK;
+            const int8_t *q = x->q + first;
+            bnc_unpack_i2_m256k4_avx2(codes, w + 64 * (ptrdiff_t)first, count);
+            for (int g = 0; g < ROWS / 32; g++) {
+                const __m256i *group = codes + g * count;
+                int32_t *to = acc + m + 32 * g;
+                int i = 0;
+                for (; i + 2 <= n; i += 2)
+                    bnc_tile_i2_m32k64_avx2(to + i * rows, rows, group,
+                                            q + i * (ptrdiff_t)x->stride, x->stride, 2, count);
+                if (i < n)
+                    bnc_tile_i2_m32k64_avx2(to + i * rows, rows, group,
+                                            q + i * (ptrdiff_t)x->stride, x->stride, 1, count);
+            }
+        }
+    }
+}
+
+#endif

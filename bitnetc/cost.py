@@ -1,4 +1,8 @@
-"""The numbers plan() compares, each with its formula. Unit: cycles of one core per token."""
+"""The numbers plan() compares, each with its formula. Unit: cycles of one core per token.
+
+All cores of a machine work on a step together, so a core has its share of the memory's rate and no
+more: where four cores share a narrow bus, fewer bytes are worth more arithmetic.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

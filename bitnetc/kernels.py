@@ -142,6 +142,15 @@ KERNELS: dict[str, Kernel] = {
             (2**31 - 1) // (32 * 127),
             "defined(__ARM_FEATURE_DOTPROD)",
         ),
+        Kernel("neon", "t5_m4k80", "int8", ("neon",), _CODES, "defined(__aarch64__)"),
+        Kernel(
+            "neondot",
+            "t5_m4k80",
+            "int8",
+            ("neon", "dotprod"),
+            _CODES,
+            "defined(__ARM_FEATURE_DOTPROD)",
+        ),
         Kernel(
             "avx2", "i2_m256k4", "int8", ("avx2",), _CODES, "defined(__AVX2__)", skips="columns"
         ),

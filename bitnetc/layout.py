@@ -8,8 +8,8 @@ every trit.
 
 Left of the arrow the two indices are split into digits, most significant first:
 column k = 128*kb + 32*kq + kl. A digit without a size is as long as the matrix needs. Right of
-the arrow is the order in memory, slowest first; the digit after the bar selects bits inside a
-byte, highest first.
+the arrow is the order in memory, slowest first; the digit after the bar selects one of the codes
+that share a byte, highest first.
 """
 
 from dataclasses import dataclass
@@ -23,17 +23,45 @@ from bitnetc.errors import BitnetcError
 
 @dataclass(frozen=True)
 class Code:
-    """`trits` neighbours in a row, written in `base`, first one highest, in `bits` bits. What is
-    written is value + `offset`, 0 .. base - 1: values are trits, or integers of one code each."""
+    """`trits` neighbours in a row, written in `base`, first one highest. What is written is value +
+    `offset`, 0 .. base - 1: values are trits, or integers of one code each.
+
+    `lanes` of them share a byte. One, two or four have bits of their own. Five are digits base 3 of
+    a number 9 * high + low, high in 0 .. 26 and low in 0 .. 8, and the byte is
+
+        8 * high + low    where low < 8
+        216 + high        where low = 8
+
+    so that high and low are five bits and three, but for one range at the end.
+    """
 
     trits: int
-    bits: int
+    lanes: int
     base: int = 3
     offset: int = 1
 
     @property
+    def bits(self) -> int:
+        """Bits of one code; 0 where it has none of its own."""
+        return 0 if self.folded else 8 // self.lanes
+
+    @property
+    def folded(self) -> bool:
+        return self.lanes == 5
+
+    @property
     def powers(self) -> NDArray[np.uint8]:
         return np.array([self.base**i for i in reversed(range(self.trits))], np.uint8)
+
+    @property
+    def weights(self) -> list[int]:
+        """What each lane is worth in the number behind a folded byte."""
+        return [self.base**i for i in reversed(range(self.lanes))]
+
+    @property
+    def shifts(self) -> NDArray[np.uint8]:
+        """Where each lane's bits begin in a byte that is not folded."""
+        return (self.bits * np.arange(self.lanes)[::-1]).astype(np.uint8)
 
     @property
     def integers(self) -> int:
@@ -57,11 +85,36 @@ class Code:
             digits = (codes[..., None] // self.powers % np.uint8(3)).reshape(len(codes), -1)
         return (digits - np.uint8(self.offset)).view(np.int8)
 
+    def join(self, codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Codes [..., lanes] -> bytes [...]."""
+        number = np.zeros(codes.shape[:-1], np.uint8)
+        if not self.folded:
+            for lane, shift in enumerate(self.shifts):
+                number |= codes[..., lane] << shift
+            return number
+        for lane, weight in enumerate(self.weights):
+            number += codes[..., lane] * np.uint8(weight)
+        return _FOLD[number]
 
-TRIT = Code(trits=1, bits=2)
-PAIR = Code(trits=2, bits=4)
-NIBBLE = Code(trits=1, bits=4, base=16, offset=8)
-BYTE = Code(trits=1, bits=8, base=256, offset=128)
+    def split(self, stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The inverse of join."""
+        if not self.folded:
+            return stored[..., None] >> self.shifts & np.uint8(2**self.bits - 1)
+        return _UNFOLD[stored][..., None] // np.array(self.weights, np.uint8) % np.uint8(3)
+
+
+# 9 * high + low -> byte, and back; bytes from 243 on stand for nothing.
+_FOLD = np.array(
+    [8 * (n // 9) + n % 9 if n % 9 < 8 else 216 + n // 9 for n in range(243)], np.uint8
+)
+_UNFOLD = np.zeros(256, np.uint8)
+_UNFOLD[_FOLD] = np.arange(243)
+
+TRIT = Code(trits=1, lanes=4)
+PAIR = Code(trits=2, lanes=2)
+FIFTH = Code(trits=1, lanes=5)
+NIBBLE = Code(trits=1, lanes=2, base=16, offset=8)
+BYTE = Code(trits=1, lanes=1, base=256, offset=128)
 
 
 @dataclass(frozen=True)
@@ -112,7 +165,7 @@ class Layout:
     def packed_bytes(self, rows: int, cols: int) -> int:
         """Packed size of a matrix of whole blocks."""
         self._shape(rows, cols)
-        return rows * cols // self.code.trits * self.code.bits // 8
+        return rows * cols // (self.code.trits * self.code.lanes)
 
     def pad(self, rows: int, cols: int) -> tuple[int, int]:
         """The smallest whole-block shape that holds rows x cols."""
@@ -122,17 +175,13 @@ class Layout:
         """int8 trits [rows, cols], whole blocks -> bytes in memory order."""
         shape = self._shape(*trits.shape)
         codes = self.code.encode(trits).reshape(shape)
-        lanes = codes.transpose(self._axes)
-        packed = np.zeros(lanes.shape[:-1], np.uint8)
-        for lane, shift in enumerate(self._shifts):
-            packed |= lanes[..., lane] << shift
-        return packed.tobytes()
+        return self.code.join(codes.transpose(self._axes)).tobytes()
 
     def unpack(self, data: bytes, rows: int, cols: int) -> NDArray[np.int8]:
         """The inverse of pack."""
         shape = self._shape(rows, cols)
         stored = np.frombuffer(data, np.uint8).reshape([shape[a] for a in self._axes[:-1]])
-        codes = stored[..., None] >> self._shifts & np.uint8(2**self.code.bits - 1)
+        codes = self.code.split(stored)
         return self.code.decode(codes.transpose(np.argsort(self._axes)).reshape(rows, -1))
 
     def _extent(self, axis: str) -> int:
@@ -154,11 +203,6 @@ class Layout:
     def _axes(self) -> list[int]:
         names = list(self.digits)
         return [names.index(d.name) for d in self.order]
-
-    @property
-    def _shifts(self) -> NDArray[np.uint8]:
-        lanes = self.order[-1].size or 1
-        return (self.code.bits * np.arange(lanes)[::-1]).astype(np.uint8)
 
     # The same rule, seen from C.
 
@@ -187,10 +231,11 @@ class Layout:
         lines = []
         for byte in sorted({0, 1, len(zero) - 1}):
             cells = []
-            for shift in self._shifts:
-                touched = bytearray(zero)
-                touched[byte] ^= 1 << int(shift)
-                changed = self.unpack(bytes(touched), self.rows, self.cols)
+            for lane in range(self.code.lanes):
+                codes = self.code.split(np.frombuffer(zero[byte : byte + 1], np.uint8))
+                codes[0, lane] ^= 1
+                touched = zero[:byte] + self.code.join(codes).tobytes() + zero[byte + 1 :]
+                changed = self.unpack(touched, self.rows, self.cols)
                 m, k = (int(i[0]) for i in np.nonzero(changed))
                 cells.append(f"({m}, {k - k % self.code.trits})")
             lines.append(f"byte {byte:3}:" + "".join(f"{c:>11}" for c in cells))
@@ -210,6 +255,8 @@ LAYOUTS: dict[str, Layout] = {
         Layout("i2_m4k64", "mo mi:4, kb kq:4 kl:16 -> mo kb mi kl | kq"),
         Layout("i2_m4k128", "mo mi:4, kb kq:4 kl:32 -> mo kb mi kl | kq"),
         Layout("i2_m4k256", "mo mi:4, kb kq:4 kl:64 -> mo kb mi kl | kq"),
+        # 1.6 bits: five codes to a byte.
+        Layout("t5_m4k80", "mo mi:4, kb kq:5 kl:16 -> mo kb mi kl | kq", FIFTH),
         # A plane of 16 rows and four columns is an operand of VNNI and a row of an AMX tile.
         Layout("i2_m32k64", "mo mh:2 mi:16, kb kc:4 kq:4 kl:4 -> mo kb kc mh mi kl | kq"),
         # A column of many rows is contiguous: columns of zero activations need not be read. Rows

@@ -54,7 +54,7 @@ ARCHES = ("host", "x86_64", "aarch64", "arm", "riscv64", "wasm32")
 class Cost:
     """Figures of one core, each with its source beside it in the target file."""
 
-    bytes_per_cycle: float  # weights read from memory
+    bytes_per_cycle: float  # weights read from memory, while all other cores read, too
     cycles_per_block: dict[str, float]  # kernel name -> cycles for one block of its layout
     cycles_per_lut16: float  # building one table of sixteen entries
 

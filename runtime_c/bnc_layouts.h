@@ -121,6 +121,31 @@ static inline int bnc_i2_m4k256_at(const uint8_t *w, int cols, int m, int k)
     return (w[byte] >> shift & 3) - 1;
 }
 
+/* t5_m4k80: blocks of 4 x 80 trits.
+ *
+ *     mo mi:4, kb kq:5 kl:16 -> mo kb mi kl | kq
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:     (0, 0)    (0, 16)    (0, 32)    (0, 48)    (0, 64)
+ *     byte   1:     (0, 1)    (0, 17)    (0, 33)    (0, 49)    (0, 65)
+ *     byte  63:    (3, 15)    (3, 31)    (3, 47)    (3, 63)    (3, 79)
+ */
+enum { BNC_T5_M4K80_ROWS = 4, BNC_T5_M4K80_COLS = 80 };
+
+static inline int bnc_t5_m4k80_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 4;
+    const int mi = m % 4;
+    const int kb = k / 80;
+    const int kq = k / 16 % 5;
+    const int kl = k % 16;
+    const int byte = ((mo * (cols / 80) + kb) * 4 + mi) * 16 + kl;
+    const int number = w[byte] < 216 ? w[byte] / 8 * 9 + w[byte] % 8 : (w[byte] - 216) * 9 + 8;
+    static const int weight[] = { 81, 27, 9, 3, 1 };
+    return number / weight[kq] % 3 - 1;
+}
+
 /* i2_m32k64: blocks of 32 x 64 trits.
  *
  *     mo mh:2 mi:16, kb kc:4 kq:4 kl:4 -> mo kb kc mh mi kl | kq

@@ -129,7 +129,7 @@ class _Single(Code):
         return codes.view(np.int8) - np.int8(1)
 
 
-_TRIT = _Single(trits=1, bits=2)
+_TRIT = _Single(trits=1, lanes=4)
 _I2_S: Mapping[I2sLayout, Layout] = {
     "128": Layout("i2_k128", "m, kb kq:4 kl:32 -> m kb kl | kq", _TRIT),
     "64": Layout("i2_k64", "m, kb kq:4 kl:16 -> m kb kl | kq", _TRIT),

@@ -31,13 +31,22 @@
 
 #include "bnc_linear.h"
 
+/* A layout's bytes, from bitnetc/layout.py. */
+struct bytes {
+    uint8_t valid[256];   /* all that packing may yield, `valids` of them */
+    uint8_t changed[256]; /* byte -> one that differs in a single value */
+    uint8_t hot[16];      /* all values zero but one, which is the least or the largest */
+    int valids, hots;
+    uint8_t low, zero, high; /* all values the least, zero, the largest */
+    uint8_t mixed[2];        /* least and largest in turn, beginning with either */
+};
+
 struct check {
     const char *name;
     bnc_matmul *reference, *kernel;
     int rows, cols; /* of one block */
     int trits_per_byte;
-    int code_bits; /* 8 / code_bits codes in a byte, high bits first */
-    int codes;     /* valid codes: 0 .. codes - 1; the last digit base 3 is one trit + 1 */
+    const struct bytes *bytes;
     int lut;       /* reads look-up tables */
     int low, high; /* the values of the first code and of the last one */
     int max_cols;
@@ -135,40 +144,30 @@ static uint8_t *ending_at_guard(struct guarded *g, size_t bytes)
 
 static void fill_weights(const struct check *c, uint8_t *w, size_t bytes, enum fill fill)
 {
-    const uint32_t last = (uint32_t)c->codes - 1, zero = last / 2;
-    for (size_t i = 0; i < bytes; i++) {
-        uint32_t byte = 0;
-        for (int shift = 8 - c->code_bits; shift >= 0; shift -= c->code_bits) {
-            uint32_t code = 0;
-            switch (fill) {
-            case RANDOM:
-            case SPARSE:
-                code = random_below(last + 1);
-                break;
-            case PLUS_PLUS:
-            case PLUS_MINUS:
-            case LOW_BYTES:
-                code = last;
-                break;
-            case ONE_HOT:
-                code = zero;
-                break;
-            case ALTERNATING:
-                code = (i + (size_t)(shift / c->code_bits)) % 2 ? last : 0;
-                break;
-            default:
-                break;
-            }
-            byte |= code << shift;
+    const struct bytes *b = c->bytes;
+    for (size_t i = 0; i < bytes; i++)
+        switch (fill) {
+        case RANDOM:
+        case SPARSE:
+            w[i] = b->valid[random_below((uint32_t)b->valids)];
+            break;
+        case PLUS_PLUS:
+        case PLUS_MINUS:
+        case LOW_BYTES:
+            w[i] = b->high;
+            break;
+        case ONE_HOT:
+            w[i] = b->zero;
+            break;
+        case ALTERNATING:
+            w[i] = b->mixed[i % 2];
+            break;
+        default:
+            w[i] = b->low;
+            break;
         }
-        w[i] = (uint8_t)byte;
-    }
-    if (fill == ONE_HOT) {
-        const uint32_t code = random_below(2) ? last : 0;
-        const int shift = (int)random_below((uint32_t)(8 / c->code_bits)) * c->code_bits;
-        uint8_t *at = w + random_below((uint32_t)bytes);
-        *at = (uint8_t)((*at & ~(((1u << c->code_bits) - 1) << shift)) | code << shift);
-    }
+    if (fill == ONE_HOT)
+        w[random_below((uint32_t)bytes)] = b->hot[random_below((uint32_t)b->hots)];
 }
 
 static int activation(enum fill fill, int k)
@@ -194,12 +193,8 @@ static int activation(enum fill fill, int k)
 /* Changes one trit somewhere. */
 static void change_trit(const struct check *c, uint8_t *w, size_t bytes)
 {
-    const int shift = (int)random_below((uint32_t)(8 / c->code_bits)) * c->code_bits;
     uint8_t *at = w + random_below((uint32_t)bytes);
-    const uint32_t mask = (1u << c->code_bits) - 1;
-    const uint32_t code = (uint32_t)*at >> shift & mask;
-    const uint32_t other = c->codes >= 16 ? code ^ 1 : code - code % 3 + (code + 1) % 3;
-    *at = (uint8_t)((*at & ~(mask << shift)) | other << shift);
+    *at = c->bytes->changed[*at];
 }
 
 static struct guarded w_memory, q_memory, sum_memory, lut_memory;

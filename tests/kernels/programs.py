@@ -4,14 +4,18 @@ import dataclasses
 import os
 import subprocess
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import jinja2
+import numpy as np
 
 from bitnetc import __version__, resources
 from bitnetc.emit import environment
 from bitnetc.errors import BitnetcError
 from bitnetc.kernels import KERNELS, Kernel
+from bitnetc.layout import Layout
 from bitnetc.run import command
 from bitnetc.target import Target, load_target, runs_here, target_names
 from bitnetc.toolchain import Toolchain, choose
@@ -57,6 +61,37 @@ def kernels_of(target: Target) -> list[Kernel]:
     return [k for k in KERNELS.values() if set(k.features) <= set(target.features)]
 
 
+def bytes_of(layout: Layout) -> dict[str, Any]:
+    """The bytes that check_kernels.h fills weights with."""
+    code = layout.code
+    last = code.base**code.trits - 1
+    zero = int(code.encode(np.zeros((1, code.trits), np.int8))[0, 0])
+
+    def byte(*codes: int) -> int:
+        return int(code.join(np.array(codes, np.uint8)))
+
+    def all_but(lane: int, other: int) -> int:
+        return byte(*(other if i == lane else zero for i in range(code.lanes)))
+
+    changed = [0] * 256
+    every = list(product(range(last + 1), repeat=code.lanes))
+    for i, codes in enumerate(every):
+        lane = i % code.lanes
+        old = codes[lane]
+        new = old ^ 1 if code.integers else old - old % 3 + (old + 1) % 3
+        changed[byte(*codes)] = byte(*codes[:lane], new, *codes[lane + 1 :])
+    mixed = [[last if (lane + i) % 2 else 0 for lane in range(code.lanes)] for i in range(2)]
+    return {
+        "valid": sorted(byte(*codes) for codes in every),
+        "changed": changed,
+        "hot": [all_but(lane, other) for lane in range(code.lanes) for other in (0, last)],
+        "low": byte(*[0] * code.lanes),
+        "zero": byte(*[zero] * code.lanes),
+        "high": byte(*[last] * code.lanes),
+        "mixed": [byte(*codes) for codes in mixed],
+    }
+
+
 def render(template: Path, target: Target, **more: object) -> str:
     """A program's text for one target and its kernels; `more` is for the template."""
     environment = jinja2.Environment(
@@ -67,7 +102,10 @@ def render(template: Path, target: Target, **more: object) -> str:
         keep_trailing_newline=True,
     )
     return environment.get_template(template.name).render(
-        target=target, kernels=kernels_of(target), **more
+        target=target,
+        kernels=kernels_of(target),
+        bytes_of={k.layout_name: bytes_of(k.layout) for k in kernels_of(target)},
+        **more,
     )
 
 

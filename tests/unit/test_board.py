@@ -45,6 +45,15 @@ def test_the_list() -> None:
     assert found["rpi4-4gb"].ram == 4 * 2**30
 
 
+def test_a_core_has_its_share_of_the_memory() -> None:
+    """The planner's bytes per cycle are those of a core while all of them read."""
+    for name in ("rpi-zero2", "rpi3-1gb", "rpi4-2gb", "rpi5-4gb", "spacemit-k1-4gb"):
+        board = load_board(name)
+        assert board.bytes_per_second
+        share = board.bytes_per_second / board.cores / board.hertz
+        assert load_target(board.target).cost.bytes_per_cycle == pytest.approx(share, rel=0.02)
+
+
 def test_what_the_system_leaves() -> None:
     """A Zero 2 W was measured to have 291.6 MiB available."""
     assert abs(load_board("rpi-zero2").free / 2**20 - 291.6) < 0.5

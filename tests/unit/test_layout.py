@@ -7,25 +7,26 @@ import numpy as np
 import pytest
 
 from bitnetc.errors import BitnetcError
-from bitnetc.layout import LAYOUTS, PAIR, TRIT, Layout
+from bitnetc.layout import FIFTH, LAYOUTS, PAIR, TRIT, Layout
 
 layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=list(LAYOUTS))
 
 
 @layouts
 def test_the_name_states_the_block(layout: Layout) -> None:
-    found = re.fullmatch(r"(?:i[248]|tl1)_(?:m(\d+))?k(\d+)", layout.name)
+    found = re.fullmatch(r"(?:i[248]|t5|tl1)_(?:m(\d+))?k(\d+)", layout.name)
     assert found
     assert (layout.rows, layout.cols) == (int(found[1] or 1), int(found[2]))
     assert LAYOUTS[layout.name] is layout
 
 
 @layouts
-def test_two_bits_a_trit_and_an_integers_own(layout: Layout) -> None:
+def test_bits_of_a_value(layout: Layout) -> None:
+    """An integer's own, 1.6 for five trits to a byte, else two."""
     rows, cols = 3 * layout.rows, 2 * layout.cols
-    size = rows * cols * (layout.code.integers or 2) // 8
-    assert layout.packed_bytes(rows, cols) == size
-    assert len(layout.pack(np.zeros((rows, cols), np.int8))) == size
+    bits = layout.code.integers or (1.6 if layout.name.startswith("t5") else 2)
+    assert layout.packed_bytes(rows, cols) == rows * cols * bits / 8
+    assert len(layout.pack(np.zeros((rows, cols), np.int8))) == rows * cols * bits / 8
 
 
 @layouts
@@ -40,9 +41,12 @@ def test_every_byte_is_made_of_valid_codes(layout: Layout) -> None:
     rng = np.random.default_rng(1)
     trits = rng.integers(-1, 2, (2 * layout.rows, 3 * layout.cols)).astype(np.int8)
     packed = np.frombuffer(layout.pack(trits), np.uint8)
-    for shift in range(0, 8, layout.code.bits):
-        codes = packed >> shift & (2**layout.code.bits - 1)
-        assert codes.max() < layout.code.base**layout.code.trits
+    codes = layout.code.split(packed)
+    assert codes.shape == (len(packed), layout.code.lanes)
+    assert codes.max() < layout.code.base**layout.code.trits
+    assert (layout.code.join(codes) == packed).all()
+    if layout.code.lanes == 5:
+        assert packed.max() < 3**5
 
 
 @layouts
@@ -59,6 +63,32 @@ def test_codes_are_digits_base_3() -> None:
     pairs = np.array(list(product((-1, 0, 1), repeat=2)), np.int8)
     assert PAIR.encode(pairs).ravel().tolist() == list(range(9))
     assert (PAIR.decode(np.arange(9, dtype=np.uint8)[:, None]) == pairs).all()
+
+
+def test_five_trits_are_one_byte() -> None:
+    """All 243, and what kernels rely on: bits 3 to 7 are the first three trits and bits 0 to 2 the
+    last two, unless these are +1, +1; then the byte is 216 and the first three."""
+    trits = np.array(list(product((-1, 0, 1), repeat=5)), np.int8)
+    codes = (trits + 1).astype(np.uint8)
+    packed = FIFTH.join(codes)
+    assert sorted(packed) == list(range(243))
+    assert (FIFTH.split(packed) == codes).all()
+    for byte, (a, b, c, d, e) in zip(packed, codes.astype(int), strict=True):
+        if (d, e) == (2, 2):
+            assert byte == 216 + 9 * a + 3 * b + c
+        else:
+            assert (byte >> 3, byte & 7) == (9 * a + 3 * b + c, 3 * d + e)
+
+
+def test_t5_byte_by_byte() -> None:
+    """One case by hand: trits 0, 16, 32, 48, 64 of a row share its first byte."""
+    trits = np.zeros((4, 80), np.int8)
+    trits[1, [0, 16, 32, 48, 64]] = [1, -1, 0, 1, 0]
+    trits[2, [1, 17, 33, 49, 65]] = [0, 0, -1, 1, 1]
+    packed = LAYOUTS["t5_m4k80"].pack(trits)
+    assert packed[16] == 8 * (18 + 0 + 1) + 3 * 2 + 1
+    assert packed[33] == 216 + 9 + 3 + 0
+    assert set(packed[:16]) == {8 * 13 + 4}
 
 
 def test_i2_k64_byte_by_byte() -> None:

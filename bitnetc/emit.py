@@ -129,6 +129,7 @@ _FUNCTIONS = (
 )
 
 _TEXTS_FUNCTIONS = ("embed_texts",)
+_ZEROS_FUNCTIONS = ("count_zeros",)
 _DETACHED_FUNCTIONS = ("init_weights", "check_weights")
 _VARIANT_FUNCTIONS = ("variant_name", "variant_runs", "use_variant")
 
@@ -397,7 +398,9 @@ def _context(
         "head_bytes": plan.head.bytes if plan.head else head.bytes,
         "eos_test": " || ".join(f"token == {e}" for e in model.eos) or "0 * token",
         "cpu_checks": [f for f in plan.target.features if f != "neon"],
+        "skipped": {skips: plan.skipped_bytes(skips) for skips in ("rows", "columns")},
         "functions": _FUNCTIONS
+        + _ZEROS_FUNCTIONS * plan.counts_zeros
         + _VARIANT_FUNCTIONS * bool(plan.target.variants)
         + _TEXTS_FUNCTIONS * bool(model.pooling),
         "chat": _chat_view(model.chat, model.tokenizer) if model.chat else None,
@@ -540,6 +543,7 @@ def _graph_view(plan: Plan, model: Model) -> dict[str, Any]:
         "inputs": plan.inputs,
         "static": model.static_activations,
         "floats": "act_f" in plan.memory.buffers,
+        "zeros": plan.counts_zeros,
         "post": block.attn_post_norm is not None,
         "ropes": "rope" in names,
         "windows": "window" in names,

@@ -181,6 +181,22 @@ class Plan:
         return most + queries
 
     @property
+    def counts_zeros(self) -> bool:
+        """Whether programs can count what is not read: some matrix skips something, and there is
+        someone to ask for it."""
+        skipping = (m for m in self._matrices if m.density < 1)
+        return any(skipping) and not self.target.firmware
+
+    def skipped_bytes(self, skips: Skips) -> int:
+        """Bytes of the matrices of which one token reads the rows, or columns, that matter."""
+        return sum(
+            (g.last - g.first + 1) * m.bytes
+            for g in self.groups
+            for m in g.matrices.values()
+            if m.density < 1 and m.kernel.skips == skips
+        )
+
+    @property
     def ternary_bytes(self) -> int:
         """Packed ternary bytes that one decoded token reads."""
         sizes = [

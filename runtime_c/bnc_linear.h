@@ -147,6 +147,25 @@ BNC_INLINE void bnc_linear_gated_chosen(const struct bnc_worker *worker, float (
     }
 }
 
+/* Adds to count[0 .. 2] the gated products y[n][cols], those that are zero, and the codes of them
+ * that are: for measuring, so that one worker does it. */
+BNC_INLINE void bnc_count_zeros(const struct bnc_worker *worker, uint64_t *count, const float *y,
+                                int cols, const struct bnc_acts *acts, int n)
+{
+    if (worker->index != 0)
+        return;
+    for (int i = 0; i < n; i++) {
+        int products = 0, codes = 0;
+        for (int k = 0; k < cols; k++) {
+            products += y[i * cols + k] == 0.0f;
+            codes += acts->q[i * acts->stride + k] == 0;
+        }
+        count[0] += (uint64_t)cols;
+        count[1] += (uint64_t)products;
+        count[2] += (uint64_t)codes;
+    }
+}
+
 /* y[i][m] = activation((Gate x_gate[i])[m]) * (Up x_up[i])[m]; both matrices have the same rows and
  * tile, and acc holds two tiles. */
 BNC_INLINE void bnc_linear_gated_own(const struct bnc_worker *worker, float (*activation)(float),

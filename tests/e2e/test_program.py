@@ -89,6 +89,17 @@ def test_info_and_bench(program: Program, folder: Path) -> None:
     assert weights == (folder / "src" / "weights.bin").stat().st_size
     measured = program("--bench", "-t", "1", "-c", "24").stdout
     assert "tokens/s" in measured and "MB a token" in measured
+    decided = plan(model, load_target("native"))
+    zeros = re.search(r"zeros +behind the gate (\S+) %, before w_down (\S+) %", measured)
+    ternary = re.search(r"\((\S+) ternary", measured)
+    assert (zeros is not None) == decided.counts_zeros and ternary
+    read = float(decided.ternary_bytes)
+    if zeros:
+        products, codes = float(zeros[1]), float(zeros[2])
+        assert 20 < products <= codes < 100  # a product of zero has a code of zero
+        read -= products / 100 * decided.skipped_bytes("rows")
+        read -= codes / 100 * decided.skipped_bytes("columns")
+    assert abs(float(ternary[1]) - read / 1e6) < 0.06
 
 
 def test_stops_at_the_end_of_the_text(program: Program) -> None:

@@ -4,8 +4,8 @@
 
 CHECKPOINT is what `bitnetc synth --like llama3-8b-1.58` writes. Prints sizes, times, and the most
 memory that a process took at a time; compares the logits of a few positions with the reference.
-Needs about 12 GB of disk in FOLDER with --weights file, three times that with binary, and an hour
-where the program is emulated.
+Needs about 12 GB of disk in FOLDER with --weights binary, a third of that with file, and an hour
+where the program is emulated. --context as it was compiled, with --built.
 """
 
 import argparse

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitnetc.checkpoint.tensor import release
+from bitnetc.elf import fill, room
 from bitnetc.emit import Bundle, Progress, manifest
 from bitnetc.errors import BitnetcError
 from bitnetc.model import Model
@@ -24,7 +25,7 @@ from bitnetc.toolchain import SYSTEMS, Toolchain, tool
 from bitnetc.weights_file import HEADER_BYTES
 
 _MARK = "manifest.json"  # a folder with this file is one of ours and may be replaced
-_RELEASE_BYTES = 1 << 27  # written, before memory of the checkpoint is given back
+_RELEASE_BYTES = 1 << 26  # written, before memory of the checkpoint is given back
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def build(
         write(bundle, plan, model, stage, progress)
         progress("building", 0, 0)
         threads = threads and plan.target.threads
-        _cmake(bundle, toolchain, stage, work / "build", plan.target, threads, werror)
+        _make(bundle, toolchain, stage, work / "build", plan.target, threads, werror, progress)
         if finish:
             finish(stage)
         if out.exists():
@@ -130,6 +131,7 @@ def write(bundle: Bundle, plan: Plan, model: Model, folder: Path, progress: Prog
                     release()
                     released = done
                 progress(f"packing {Path(path).name}", done, total)
+            release()  # or what is started next counts as large as this process
             if whole:
                 file.seek(0)
                 file.write(whole.header(digest.digest()))
@@ -153,6 +155,47 @@ def _os_error(out: Path, error: OSError) -> BitnetcError:
     return BitnetcError(f"-o {out}", error.strerror or str(error))
 
 
+def _make(
+    bundle: Bundle,
+    toolchain: Toolchain,
+    source: Path,
+    folder: Path,
+    target: Target,
+    threads: bool,
+    werror: bool,
+    progress: Progress,
+) -> None:
+    """Compiles, links and installs; large weights go into what was linked, where that is ELF."""
+    far = "src/weights.ld" in bundle.files
+    _cmake(bundle, toolchain, source, folder, target, threads, werror, later=far)
+    if not far or _fill(bundle, source, target, progress):
+        return
+    shutil.rmtree(folder)
+    _cmake(bundle, toolchain, source, folder, target, threads, werror, later=False)
+
+
+def _fill(bundle: Bundle, folder: Path, target: Target, progress: Progress) -> bool:
+    """Puts the weights into what is installed. Whether all of it has room for them."""
+    name, weights = bundle.name, folder / "src/weights.bin"
+    size = weights.stat().st_size
+    files = [folder / "bin" / program_file(name, target), folder / "lib" / f"lib{name}.a"]
+    files += [p for p in folder.glob(f"python/lib{name}.*") if p.suffix != ".py"]
+    rooms = [room(p, f".weights.{name}", size, f".lrodata.{name}") for p in files]
+    found = [r for r in rooms if r is not None]
+    if len(found) < len(rooms):
+        return False
+    for each in found:
+        done = 0
+
+        def wrote(count: int, path: Path = each.path) -> None:
+            nonlocal done
+            done += count
+            progress(f"writing {path.name}", done, size)
+
+        fill(each, weights, wrote)
+    return True
+
+
 def _cmake(
     bundle: Bundle,
     toolchain: Toolchain,
@@ -161,6 +204,7 @@ def _cmake(
     target: Target,
     threads: bool,
     werror: bool,
+    later: bool,
 ) -> None:
     folder.mkdir()
     cmake = tool("cmake", "cmake")
@@ -175,6 +219,7 @@ def _cmake(
         f"-DCMAKE_MAKE_PROGRAM={tool('ninja', 'ninja')}",
         f"-DBNC_WITH_THREADS={'ON' if threads else 'OFF'}",
         f"-DBNC_WERROR={'ON' if werror else 'OFF'}",
+        *(["-DBNC_FILL_LATER=ON"] if later else []),
         f"-DBNC_ISA_FLAGS={' '.join(toolchain.isa_flags)}",
         *(
             f"-DBNC_ISA_FLAGS_{v.identifier.upper()}={' '.join(toolchain.flags_of(v))}"

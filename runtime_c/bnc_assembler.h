@@ -4,7 +4,9 @@
  *
  * BNC_SECTION(name)      constants of this name follow
  * BNC_FAR_SECTION(name)  the same, beyond the reach of code; ELF of 64 bits only. Linkers keep it
- *                        apart by its flag (x86-64), or as src/weights.ld tells them
+ *                        apart by its flag (x86-64), or as src/weights.ld tells them. With
+ *                        BNC_FILL_LATER it has room and no content, under a name that no assembler
+ *                        knows to have some: bitnetc puts the content in
  * BNC_POINTERS(name)     constants that hold addresses follow
  * BNC_SYMBOL(name)       a C name as the linker knows it
  * BNC_HIDDEN(name)       not shown by a shared library
@@ -32,8 +34,12 @@
 #endif
 
 #define BNC_POINTERS(name) .section .data.rel.ro.name, "aw"
-#if defined(__x86_64__)
+#if defined(__x86_64__) && defined(BNC_FILL_LATER)
+#define BNC_FAR_SECTION(name) .section .weights.name, "al", @nobits
+#elif defined(__x86_64__)
 #define BNC_FAR_SECTION(name) .section .lrodata.name, "al", @progbits
+#elif defined(BNC_FILL_LATER)
+#define BNC_FAR_SECTION(name) .section .weights.name, "a", @nobits
 #else
 #define BNC_FAR_SECTION(name) .section .lrodata.name, "a"
 #endif

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from checkpoints import safetensors_bytes, tiny_checkpoint
 
 from bitnetc.compiler import load
 from bitnetc.head import with_integer_head
@@ -155,6 +157,84 @@ def test_a_head_of_its_own(built: Callable[..., Built], tmp_path: Path) -> None:
         if count == 1:
             assert peaks[0] < 1.02 * t.resident_least < 0.6 * t.resident
     assert peaks[1] > peaks[0] + 255 * 4096
+
+
+def with_large_vocabulary(folder: Path, vocab: int) -> Path:
+    """A tiny checkpoint with an embedding of zeros, which takes no room on the disk."""
+    tiny = tiny_checkpoint(layers=1)
+    tiny.write(folder)
+    config = {**tiny.config, "vocab_size": vocab}
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = {k: v for k, v in tiny.tensors.items() if k != "model.embed_tokens.weight"}
+    (folder / "model.safetensors").unlink()
+    (folder / "rest.safetensors").write_bytes(safetensors_bytes(tensors))
+    shape = (vocab, config["hidden_size"])
+    size = 2 * shape[0] * shape[1]
+    entry = {"dtype": "BF16", "shape": shape, "data_offsets": [0, size]}
+    header = json.dumps({"model.embed_tokens.weight": entry}).encode()
+    with open(folder / "embedding.safetensors", "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)
+    files = {**dict.fromkeys(tensors, "rest"), "model.embed_tokens.weight": "embedding"}
+    index = {"weight_map": {name: f"{file}.safetensors" for name, file in files.items()}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder
+
+
+COMPILE = """
+import sys
+from pathlib import Path
+from bitnetc import emit
+from bitnetc.compiler import Options, compile_model, load
+emit.FAR_BYTES = 0
+compile_model(load(Path(sys.argv[1])), Options(target=sys.argv[2], name="m"), Path(sys.argv[3]))
+"""
+
+
+def most_resident(leader: "subprocess.Popen[bytes]") -> tuple[int, int]:
+    """Of a session's first process until it ends, and of any one that it started.
+
+    Not what wait() says: a process that was forked counts what its parent had.
+    """
+    own = tools = 0
+    while leader.poll() is None:
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                stat, status = (path / "stat").read_text(), (path / "status").read_text()
+            except OSError:
+                continue
+            found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.M)
+            if int(stat.rsplit(")", 1)[1].split()[3]) != leader.pid or not found:
+                continue
+            size = int(found[1]) << 10
+            if path.name == str(leader.pid):
+                own = max(own, size)
+            elif not stat.split("(")[1].startswith("python"):  # forked, and not yet another
+                tools = max(tools, size)
+        time.sleep(0.02)
+    return own, tools
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="weights lie far away in ELF files only")
+def test_what_compiling_takes(tmp_path: Path) -> None:
+    """Of 128 MiB more of weights, compiler, archiver and linker take next to nothing: given the
+    weights, zig's assembler and linker take twice as much. bitnetc maps one tensor at a time."""
+    peaks, sizes = [], []
+    for vocab in (400, 400 + (128 << 20) // 128):
+        source = with_large_vocabulary(tmp_path / str(vocab), vocab)
+        out = tmp_path / f"{vocab}-out"
+        words = [sys.executable, "-c", COMPILE, source, STATIC, out]
+        with subprocess.Popen(words, start_new_session=True) as running:
+            peaks.append(most_resident(running))
+        assert running.returncode == 0
+        sizes.append((out / "bin" / "m").stat().st_size)
+    more = sizes[1] - sizes[0]
+    assert more > 120 << 20
+    own, tools = (large - small for small, large in zip(*peaks, strict=True))
+    assert tools < 0.1 * more, f"{tools >> 20} MiB"
+    assert own < 1.5 * more, f"{own >> 20} MiB"
+    for path in tmp_path.glob("*-out"):
+        shutil.rmtree(path)
 
 
 def test_what_is_read_by_the_row() -> None:

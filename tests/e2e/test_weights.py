@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 from conftest import Unavailable
 
-from bitnetc import emit, semihosting
+from bitnetc import build, elf, emit, semihosting
 from bitnetc.build import Artifact
 from bitnetc.cli import _say_compiled
+from bitnetc.compiler import Options, compile_model, load
 from bitnetc.errors import BitnetcError
 from bitnetc.reference import Reference
-from bitnetc.toolchain import tool
+from bitnetc.target import load_target
+from bitnetc.toolchain import tool, zig
 from bitnetc.verify import verify
 from e2e.built import EXAMPLE, Built, program_of
 
@@ -313,17 +315,17 @@ def sections(path: Path) -> dict[str, tuple[int, int, int]]:
 @pytest.fixture
 def far(
     monkeypatch: pytest.MonkeyPatch, built: Callable[..., Built], tiny: Callable[[str], Path]
-) -> Callable[[str], Built]:
+) -> Callable[..., Built]:
     """Compiles a tiny model as if it were large; its name is "far"."""
     monkeypatch.setattr(emit, "FAR_BYTES", 0)
-    return lambda target: built(tiny("2b4t"), target, name="far")
+    return lambda target, **options: built(tiny("2b4t"), target, name="far", **options)
 
 
 @pytest.mark.parametrize(("target", "cpu"), [("x86_64-sse4.1", None), ("armv8-neon", "cortex-a53")])
 def test_far_weights(
-    target: str, cpu: str | None, far: Callable[[str], Built], unavailable: Unavailable
+    target: str, cpu: str | None, far: Callable[..., Built], unavailable: Unavailable
 ) -> None:
-    """zig cc, static, on both machines that hold more than 2 GiB."""
+    """zig cc, static, on both machines that hold more than 2 GiB; filled after linking."""
     if cpu and not shutil.which("qemu-aarch64-static"):
         unavailable(target, "no qemu-aarch64-static")
     model, plan, folder = far(target)
@@ -333,8 +335,94 @@ def test_far_weights(
     assert address >= bss + bss_bytes and size > 10_000
     assert not flags & 1, "writable"
     assert bool(flags & LARGE) == (cpu is None)
+    assert content(program_of(folder, target, "far"), ".weights.far") == weights_of(folder)
     for outcome in verify(model, plan, program_of(folder, target, "far"), cpu, long=8):
         assert outcome.equal, outcome.detail
+
+
+def content(path: Path, section: str) -> bytes:
+    """The bytes of a 64-bit ELF file's section."""
+    data, (flags, address, size) = path.read_bytes(), sections(path)[section]
+    header = data.index(struct.pack("<QQ", flags, address), struct.unpack_from("<Q", data, 40)[0])
+    (kind,), (offset,) = (
+        struct.unpack_from(f, data, header + n) for f, n in (("<I", -4), ("<Q", 16))
+    )
+    assert kind == 1, "no content"
+    return data[offset : offset + size]
+
+
+def weights_of(folder: Path) -> bytes:
+    return (folder / "src" / "weights.bin").read_bytes()
+
+
+def test_far_weights_of_this_compiler(
+    far: Callable[..., Built], tmp_path: Path, unavailable: Unavailable
+) -> None:
+    """GNU ld; the library and the shared one are filled too, and other programs take them."""
+    if sys.platform != "linux":
+        unavailable("native", "weights lie far away in 64-bit ELF files only")
+    cc = shutil.which("cc") or unavailable("native", "no C compiler")
+    model, plan, folder = far("native", python=True)
+    program = program_of(folder, "native", "far")
+    for outcome in verify(model, plan, program, long=8):
+        assert outcome.equal, outcome.detail
+    shared = folder / "python" / "libfar.so"
+    assert content(program, ".weights.far") == content(shared, ".weights.far")
+    assert content(shared, ".weights.far") == weights_of(folder)
+    library, mine, stripped = folder / "lib" / "libfar.a", tmp_path / "mine", tmp_path / "stripped"
+    flags = ["-O1", *(f"-I{folder / name}" for name in ("include", "runtime")), "-DBNC_THREADS=1"]
+    script = f"-Wl,-T,{folder / 'lib' / 'far-weights.ld'}"
+    main = folder / "src" / "main.c"
+    text_of(cc, *flags, main, library, "-Wl,--gc-sections", script, "-pthread", "-o", mine)
+    assert content(mine, ".weights.far") == weights_of(folder)
+    text_of("strip", program, "-o", stripped)
+    said = [
+        subprocess.run([p, "--logits"], input=b"1 2 3", capture_output=True, check=True).stdout
+        for p in (program, mine, stripped)
+    ]
+    assert said[0] == said[1] == said[2] != b""
+    with subprocess.Popen(
+        [sys.executable, "-c", "import far; print(far.Model)"],
+        cwd=folder / "python",
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.wait() == 0
+
+
+def test_files_without_room(far: Callable[..., Built], tmp_path: Path) -> None:
+    """Of every length, and of other sizes and names: refused before anything is written."""
+    folder, path = far("x86_64-sse4.1")[2], tmp_path / "x"
+    size = (folder / "src" / "weights.bin").stat().st_size
+    hollow = tmp_path / "weights.o"
+    words = [*zig(load_target("x86_64-sse4.1")).compiler, "--target=x86_64-linux-musl"]
+    source = folder / "src" / "weights.S"
+    words += ["-DBNC_FILL_LATER", f"-I{folder / 'runtime'}", f"-I{source.parent}"]
+    text_of(*words, "-c", source, "-o", hollow)
+    text_of(*zig(load_target("x86_64-sse4.1")).archiver, "qcD", path, hollow)
+    asked = (".weights.far", size, ".lrodata.far")
+    found = elf.room(path, *asked)
+    assert found and found.size == size
+    assert elf.room(path, ".weights.far", size + 1, ".lrodata.far") is None
+    assert elf.room(path, ".weights.fat", size, ".lrodata.fat") is None
+    assert elf.room(folder / "lib" / "libfar.a", *asked) is None, "it is full"
+    assert elf.room(folder / "bin" / "far", *asked) is None
+    for file in (path, hollow):
+        data = file.read_bytes()
+        for length in (0, 5, 7, 8, 30, 67, 68, 100, 130, 200, len(data) // 2, len(data) - 64):
+            (tmp_path / "cut").write_bytes(data[:length])
+            assert elf.room(tmp_path / "cut", *asked) is None, length
+
+
+def test_a_linker_that_leaves_no_room(
+    monkeypatch: pytest.MonkeyPatch, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The weights then go through the tools, and the program is the same to who uses it."""
+    monkeypatch.setattr(emit, "FAR_BYTES", 0)
+    monkeypatch.setattr(build, "room", lambda *_: None)
+    model = load(tiny("2b4t"))
+    options = Options(target="x86_64-sse4.1", name="far", werror=True)
+    _, artifact = compile_model(model, options, tmp_path / "out")
+    assert content(artifact.program, ".weights.far") == weights_of(artifact.folder)
 
 
 @pytest.mark.parametrize(
@@ -343,7 +431,7 @@ def test_far_weights(
 def test_far_away(
     cc: str,
     shared: str,
-    far: Callable[[str], Built],
+    far: Callable[..., Built],
     tmp_path: Path,
     unavailable: Unavailable,
 ) -> None:

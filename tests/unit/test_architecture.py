@@ -22,7 +22,7 @@ ORDER = [
     ("normalise", "synth"),
     ("plan", "convert", "inspect", "head"),
     ("pack",),
-    ("footprint", "weights_file", "board", "totals"),
+    ("footprint", "weights_file", "board", "totals", "elf"),
     ("emit", "toolchain", "wasi", "semihosting"),
     ("build", "layouts_header", "web"),
     ("run", "compiler", "wasi", "package"),

@@ -32,6 +32,7 @@ from bitnetc.inspect_view import view
 from bitnetc.model import CacheType, FfnActivation, Model
 from bitnetc.package import package
 from bitnetc.plan import Plan, float_plan, plan, plan_json
+from bitnetc.prune import prune
 from bitnetc.synth import synth
 from bitnetc.target import BATCH, load_target, runs_here, target_names
 from bitnetc.totals import totals, totals_json
@@ -214,6 +215,10 @@ def plan_command(
     ram: int | None,
 ) -> None:
     """Show kernel, layout and cost of every matrix, and what else was considered."""
+    known = len(model.notes)
+    model = prune(model)
+    for note in model.notes[known:]:
+        click.echo(f"note: {note}", err=True)
     decided = plan(model, load_target(target), context, max_batch)
     if flash is not None or ram is not None:
         refuse_too_large(decided, model, flash, ram)

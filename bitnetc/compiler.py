@@ -11,6 +11,7 @@ from bitnetc.errors import BitnetcError
 from bitnetc.model import FfnActivation, Model
 from bitnetc.normalise import normalise
 from bitnetc.plan import Plan, plan
+from bitnetc.prune import prune
 from bitnetc.target import load_target
 from bitnetc.toolchain import Toolchain, choose
 from bitnetc.web import publish, refuse_target, with_page
@@ -61,8 +62,9 @@ def _refuse_python(options: Options, toolchain: Toolchain) -> None:
 def compile_model(
     model: Model, options: Options, out: Path, progress: Progress = silent
 ) -> tuple[Plan, Artifact]:
-    """plan -> pack -> emit -> build."""
+    """prune -> plan -> pack -> emit -> build."""
     check_destination(out)
+    model = prune(model)
     target = load_target(options.target)
     toolchain = choose(target, options.target == "native", options.cc)
     if options.batch is not None and options.batch < 1:

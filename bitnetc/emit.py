@@ -550,6 +550,7 @@ def _graph_view(plan: Plan, model: Model) -> dict[str, Any]:
         "texts": model.pooling is not None,
         "starts": "m->vectors ? m->starts : 0" if model.pooling else "0",
         "score_dim": "HEAD_DIM" if model.score_dim is None else f"{model.score_dim:g}",
+        "units": model.ffn_units if block.ffn_sub_norm is not None else None,
         "sub_eps": "NORM_EPS" if model.sub_norm_eps is None else "SUB_NORM_EPS",
         "embedding_scale": model.embedding_scale != 1,
         "constants": commented(constants) if constants else [],

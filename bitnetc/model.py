@@ -258,6 +258,9 @@ class Model:
     embedding_scale: float = 1.0  # of a token's vector; used as float32
     pooling: Pooling | None = None  # of a model that embeds texts; None: it writes them
     kv: CacheType = "f16"  # of keys and values in the cache
+    # Units that a norm before w_down divides by, where some that are always zero were left out
+    # (prune.py); None: as many as there are.
+    ffn_units: int | None = None
     integer_head: Integers | None = None  # logits come from it instead of `head` (head.py)
 
     @property

@@ -426,6 +426,7 @@ def plan_json(p: Plan, model: Model) -> dict[str, Any]:
     return {
         "target": p.target.name,
         "model": {"name": model.name, "family": model.family, **vars(p.shape)},
+        **({"ffn_units_of": model.ffn_units} if model.ffn_units else {}),
         "context": p.context,
         "batch": p.batch,
         "groups": [

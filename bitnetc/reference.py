@@ -120,9 +120,10 @@ ACTIVATIONS: dict[FfnActivation, Callable[[Floats], Floats]] = {
 }
 
 
-def rmsnorm(x: Floats, weight: Vector, eps: float) -> Floats:
-    """x * (1 / sqrt(mean(x^2) + eps)) * weight over the last axis."""
-    mean = lane_sum(x * x) / F32(x.shape[-1])
+def rmsnorm(x: Floats, weight: Vector, eps: float, of: int | None = None) -> Floats:
+    """x * (1 / sqrt(mean(x^2) + eps)) * weight over the last axis; the mean of `of` elements, where
+    some that are zero were left out."""
+    mean = lane_sum(x * x) / F32(of or x.shape[-1])
     inverse = F32(1) / np.sqrt(mean + F32(eps))
     y: Floats = (x * inverse[..., None]) * weight
     return y
@@ -445,14 +446,14 @@ class Reference:
         gate = self._apply(block.w_gate, for_gate, block.w_gate_input)
         up = self._apply(block.w_up, for_up, block.w_up_input)
         g = ACTIVATIONS[model.ffn_activation](gate) * up
-        g = _normed(g, block.ffn_sub_norm, self.sub_eps)
+        g = _normed(g, block.ffn_sub_norm, self.sub_eps, model.ffn_units)
         down = self._apply(block.w_down, Input(g), block.w_down_input)
         y: Floats = x + _normed(down, block.ffn_post_norm, eps)
         return y
 
 
-def _normed(x: Floats, norm: Vector | None, eps: float) -> Floats:
-    return x if norm is None else rmsnorm(x, norm, eps)
+def _normed(x: Floats, norm: Vector | None, eps: float, of: int | None = None) -> Floats:
+    return x if norm is None else rmsnorm(x, norm, eps, of)
 
 
 def _biased(x: Floats, bias: Vector | None) -> Floats:

@@ -35,6 +35,21 @@ BNC_INLINE void bnc_input(struct bnc_acts *acts, int i, const float *x, int cols
         bnc_keep_floats(acts, i, x, cols);
 }
 
+/* bnc_norm_quantise() of tokens with `of` elements of which `cols` are here, the others zero. */
+BNC_INLINE void bnc_norm_quantise_of(const struct bnc_worker *worker, struct bnc_acts *acts,
+                                     const float *x, const float *weight, int cols, int of,
+                                     float eps, int n, float *row)
+{
+    int begin, end;
+    bnc_share(worker, n, &begin, &end);
+    for (int i = begin; i < end; i++) {
+        bnc_rmsnorm_of(row, x + (ptrdiff_t)i * cols, weight, cols, of, eps);
+        bnc_quantise(acts, i, row, cols);
+        if (acts->lut)
+            bnc_build_lut16(acts, i, acts->stride);
+    }
+}
+
 /* Normalises (when weight is given) tokens x[i] for matrices of which some read floats.
  * row: scratch, [cols]. */
 BNC_INLINE void bnc_norm_input(const struct bnc_worker *worker, struct bnc_acts *acts,

@@ -90,12 +90,20 @@ BNC_INLINE float bnc_sqrt(float x)
     return __builtin_sqrtf(x); /* IEEE-754: correctly rounded, one instruction */
 }
 
-/* y[i] = (x[i] * inv) * weight[i] with inv = 1 / sqrt(sum(x[i]^2) / n + eps). y may be x. */
-BNC_INLINE void bnc_rmsnorm(float *y, const float *x, const float *weight, int n, float eps)
+/* y[i] = (x[i] * inv) * weight[i] with inv = 1 / sqrt(sum(x[i]^2) / of + eps), of `of` elements of
+ * which n are here and the others are zero. y may be x. */
+BNC_INLINE void bnc_rmsnorm_of(float *y, const float *x, const float *weight, int n, int of,
+                               float eps)
 {
-    const float inv = 1.0f / bnc_sqrt(bnc_dot(x, x, n) / (float)n + eps);
+    const float inv = 1.0f / bnc_sqrt(bnc_dot(x, x, n) / (float)of + eps);
     for (int i = 0; i < n; i++)
         y[i] = (x[i] * inv) * weight[i];
+}
+
+/* The same where all elements are here. */
+BNC_INLINE void bnc_rmsnorm(float *y, const float *x, const float *weight, int n, float eps)
+{
+    bnc_rmsnorm_of(y, x, weight, n, n, eps);
 }
 
 /* Rotates one head in place, pairing element j with j + n/2:

@@ -10,7 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from bitnetc.model import Model, Ternary, Trits
 from bitnetc.synth import byte_characters, byte_level_tokenizer
 
 Family = Literal[
@@ -645,3 +646,25 @@ def trained_merges(count: int = 123) -> tuple[tuple[str, str], ...]:
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def without(matrix: object, rows: list[int]) -> Ternary:
+    """The matrix with these rows zero."""
+    assert isinstance(matrix, Ternary)
+
+    def load_planted() -> Trits:
+        trits = matrix.load().copy()
+        trits[rows] = 0
+        return trits
+
+    return replace(matrix, load=load_planted)
+
+
+def planted(model: Model) -> Model:
+    """In each block other units of zeros: by the gate, by up, and by both."""
+    blocks = []
+    for i, block in enumerate(model.blocks):
+        gate = without(block.w_gate, [i, 17, *range(32, 64)])
+        up = without(block.w_up, [40, 95, 16 + i, *range(64, 80 + i)])
+        blocks.append(replace(block, w_gate=gate, w_up=up))
+    return replace(model, blocks=tuple(blocks))

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from checkpoints import VARIANTS
+from checkpoints import VARIANTS, planted
 from conftest import Unavailable
 
+from bitnetc.compiler import Options, compile_model, load
 from bitnetc.errors import BitnetcError
 from bitnetc.run import command
 from bitnetc.target import load_target, target_names
@@ -44,6 +45,17 @@ def test_every_variant(
     monkeypatch.setenv("CFLAGS", "-O1")
     model, plan, folder = built(tiny(variant), "native")
     for outcome in verify(model, plan, folder / "bin" / "model"):
+        assert outcome.equal, f"{outcome.case.title}: {outcome.detail}"
+
+
+def test_units_of_zeros_are_left_out(
+    tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CFLAGS", "-O1")
+    model = planted(load(tiny("2b4t")))
+    decided, artifact = compile_model(model, Options(werror=True), tmp_path / "out")
+    assert decided.shape.ffn_dim < model.shape.ffn_dim
+    for outcome in verify(model, decided, artifact.program):
         assert outcome.equal, f"{outcome.case.title}: {outcome.detail}"
 
 

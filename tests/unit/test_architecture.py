@@ -20,7 +20,7 @@ ORDER = [
     ("families", "chat", "pooling"),
     ("ropes",),
     ("normalise", "synth"),
-    ("plan", "convert", "inspect", "head"),
+    ("plan", "convert", "inspect", "head", "prune"),
     ("pack",),
     ("footprint", "weights_file", "board", "totals", "elf"),
     ("emit", "toolchain", "wasi", "semihosting"),

@@ -60,6 +60,7 @@ BNC_INLINE void bnc_dense_block(enum bnc_dense_type type, float *y, const uint8_
     const ptrdiff_t row_bytes = (ptrdiff_t)cols * bnc_dense_bytes(type);
     const uint8_t *row[BNC_DENSE_ROWS];
     struct bnc_lanes s[BNC_DENSE_ROWS];
+    BNC_UNROLL
     for (int r = 0; r < BNC_DENSE_ROWS; r++) {
         row[r] = w + (m0 + (r < count ? r : 0)) * row_bytes;
         s[r] = bnc_lanes_zero();
@@ -67,11 +68,13 @@ BNC_INLINE void bnc_dense_block(enum bnc_dense_type type, float *y, const uint8_
     int k = 0;
     for (; k + BNC_LANES <= cols; k += BNC_LANES) {
         const struct bnc_lanes v = bnc_lanes_load(x + k);
+        BNC_UNROLL
         for (int r = 0; r < BNC_DENSE_ROWS; r++)
             s[r] = bnc_lanes_add(s[r], bnc_lanes_mul(v, bnc_dense_lanes(type, row[r], k)));
     }
     if (k < cols) {
         const struct bnc_lanes v = bnc_lanes_load_tail(x + k, cols - k);
+        BNC_UNROLL
         for (int r = 0; r < BNC_DENSE_ROWS; r++)
             s[r] = bnc_lanes_add(s[r], bnc_lanes_mul(v, bnc_dense_tail(type, row[r], k, cols - k)));
     }

@@ -32,6 +32,22 @@
 #define BNC_KERNEL static inline
 #endif
 
+/* Before a loop of a few constant steps over an array of registers, which are to stay registers.
+ * Compilers unroll it by themselves, but Clang for WebAssembly not always. */
+#if defined(__wasm__)
+#define BNC_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define BNC_UNROLL
+#endif
+
+/* Makes the compiler forget how a pointer came about. Without that, Clang adds the offset of each
+ * load of a loop to it, although WebAssembly's loads hold an offset. */
+#if defined(__wasm__)
+#define BNC_BASE(pointer) __asm__("" : "+r"(pointer))
+#else
+#define BNC_BASE(pointer) ((void)0)
+#endif
+
 #ifdef __FAST_MATH__
 #error "bnc_lanes.h: sums have a fixed order; build without -ffast-math"
 #endif
@@ -75,6 +91,7 @@ BNC_INLINE void bnc_store(float *x, bnc_vec v)
 BNC_INLINE struct bnc_lanes bnc_lanes_zero(void)
 {
     struct bnc_lanes s;
+    BNC_UNROLL
     for (int p = 0; p < BNC_PARTS; p++)
         s.part[p] = (bnc_vec){ 0 };
     return s;
@@ -84,6 +101,7 @@ BNC_INLINE struct bnc_lanes bnc_lanes_zero(void)
 BNC_INLINE struct bnc_lanes bnc_lanes_load(const float *x)
 {
     struct bnc_lanes s;
+    BNC_UNROLL
     for (int p = 0; p < BNC_PARTS; p++)
         s.part[p] = bnc_load(x + p * BNC_VECTOR);
     return s;
@@ -100,6 +118,7 @@ BNC_INLINE struct bnc_lanes bnc_lanes_load_tail(const float *x, int count)
 
 BNC_INLINE struct bnc_lanes bnc_lanes_add(struct bnc_lanes a, struct bnc_lanes b)
 {
+    BNC_UNROLL
     for (int p = 0; p < BNC_PARTS; p++)
         a.part[p] += b.part[p];
     return a;
@@ -107,6 +126,7 @@ BNC_INLINE struct bnc_lanes bnc_lanes_add(struct bnc_lanes a, struct bnc_lanes b
 
 BNC_INLINE struct bnc_lanes bnc_lanes_mul(struct bnc_lanes a, struct bnc_lanes b)
 {
+    BNC_UNROLL
     for (int p = 0; p < BNC_PARTS; p++)
         a.part[p] *= b.part[p];
     return a;
@@ -114,6 +134,7 @@ BNC_INLINE struct bnc_lanes bnc_lanes_mul(struct bnc_lanes a, struct bnc_lanes b
 
 BNC_INLINE struct bnc_lanes bnc_lanes_scale(struct bnc_lanes a, float factor)
 {
+    BNC_UNROLL
     for (int p = 0; p < BNC_PARTS; p++)
         a.part[p] *= factor;
     return a;
@@ -123,6 +144,7 @@ BNC_INLINE struct bnc_lanes bnc_lanes_scale(struct bnc_lanes a, float factor)
 BNC_INLINE void bnc_lanes_store(float *x, struct bnc_lanes s, int count)
 {
     float lane[BNC_LANES];
+    BNC_UNROLL
     for (int p = 0; p < BNC_PARTS; p++)
         bnc_store(lane + p * BNC_VECTOR, s.part[p]);
     memcpy(x, lane, sizeof(float) * (size_t)count);
@@ -161,6 +183,7 @@ BNC_INLINE float bnc_lanes_sum(struct bnc_lanes s)
 BNC_INLINE float bnc_lanes_sum(struct bnc_lanes s)
 {
     float lane[BNC_LANES];
+    BNC_UNROLL
     for (int p = 0; p < BNC_PARTS; p++)
         bnc_store(lane + p * BNC_VECTOR, s.part[p]);
     for (int l = 0; l < 8; l++)

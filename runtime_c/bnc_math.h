@@ -12,6 +12,8 @@
 #include <immintrin.h>
 #elif defined(__ARM_NEON) && defined(__aarch64__)
 #include <arm_neon.h>
+#elif defined(__wasm_simd128__)
+#include <wasm_simd128.h>
 #endif
 
 BNC_INLINE float bnc_float(uint32_t bits)
@@ -167,6 +169,22 @@ BNC_INLINE void bnc_halves(uint16_t *y, const float *x, int n)
         y[i] = bnc_half(x[i]);
 }
 
+#if defined(__wasm_simd128__)
+/* Sixteen words, each the upper half of a lane. */
+BNC_INLINE struct bnc_lanes bnc_lanes_upper(const uint16_t *h)
+{
+    struct bnc_lanes s;
+    const v128_t zero = wasm_i32x4_const_splat(0);
+    BNC_UNROLL
+    for (int p = 0; p < 2; p++) {
+        const v128_t eight = wasm_v128_load(h + 8 * p);
+        s.part[2 * p] = (bnc_vec)wasm_i16x8_shuffle(zero, eight, 0, 8, 1, 9, 2, 10, 3, 11);
+        s.part[2 * p + 1] = (bnc_vec)wasm_i16x8_shuffle(zero, eight, 4, 12, 5, 13, 6, 14, 7, 15);
+    }
+    return s;
+}
+#endif
+
 /* Sixteen stored floats, widened exactly. */
 BNC_INLINE struct bnc_lanes bnc_lanes_f16(const uint16_t *h)
 {
@@ -180,6 +198,17 @@ BNC_INLINE struct bnc_lanes bnc_lanes_f16(const uint16_t *h)
 #elif defined(__ARM_NEON) && defined(__aarch64__)
     for (int p = 0; p < BNC_PARTS; p++)
         s.part[p] = (bnc_vec)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(h + 4 * p)));
+#elif defined(__wasm_simd128__)
+    /* A half's bits at the place of a float's are 2^-112 times its value, be they of a denormal
+     * half or not; WebAssembly never takes denormals for zero. */
+    const v128_t kept = wasm_i32x4_const_splat((int32_t)0x8fffe000);
+    const v128_t unit = wasm_f32x4_const_splat(0x1p112f);
+    const struct bnc_lanes upper = bnc_lanes_upper(h);
+    BNC_UNROLL
+    for (int p = 0; p < BNC_PARTS; p++) {
+        const v128_t bits = wasm_v128_and(wasm_i32x4_shr((v128_t)upper.part[p], 3), kept);
+        s.part[p] = (bnc_vec)wasm_f32x4_mul(bits, unit);
+    }
 #else
     float wide[BNC_LANES];
     for (int l = 0; l < BNC_LANES; l++)
@@ -228,6 +257,8 @@ BNC_INLINE struct bnc_lanes bnc_lanes_bf16(const uint16_t *h)
         const __m128i narrow = _mm_loadu_si128((const __m128i *)(const void *)(h + 8 * p));
         s.part[p] = (bnc_vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32(narrow), 16);
     }
+#elif defined(__wasm_simd128__)
+    s = bnc_lanes_upper(h);
 #else
     for (int p = 0; p < BNC_PARTS; p++) {
         bnc_vec_u16 narrow;

@@ -325,8 +325,12 @@ static void do_sample(void)
 static void do_linear(void)
 {
     const int what = integer(0), rows = integer(1), cols = integer(2), n = integer(3);
-    const struct bnc_linear l = { bnc_matmul_i2_k64_scalar, rows,      cols, integer(4),
-                                  integer(4) * cols / 4,    integer(5) };
+    const struct bnc_linear l = { .kernel = bnc_matmul_i2_k64_scalar,
+                                  .rows = rows,
+                                  .cols = cols,
+                                  .tile = integer(4),
+                                  .tile_bytes = integer(4) * cols / 4,
+                                  .per_row = integer(5) };
     const int scales = l.per_row ? rows : 1;
     const size_t packed = (size_t)bnc_tiles(&l) * (size_t)l.tile_bytes;
     const uint8_t *w = take(packed);

@@ -25,7 +25,7 @@ from programs import build, kernels_of, render  # noqa: E402
 from bitnetc.cost import matrix_cost  # noqa: E402
 from bitnetc.errors import BitnetcError  # noqa: E402
 from bitnetc.kernels import Kernel  # noqa: E402
-from bitnetc.plan import MAX_TILE, ROLES  # noqa: E402
+from bitnetc.plan import ROLES, tallest_tile  # noqa: E402
 from bitnetc.run import command  # noqa: E402
 from bitnetc.target import BATCH, Target, load_target, runs_here  # noqa: E402
 
@@ -49,7 +49,7 @@ class Bench:
 
     @property
     def tile(self) -> int:
-        return max(1, MAX_TILE // self.kernel.layout.rows) * self.kernel.layout.rows
+        return tallest_tile(self.kernel)
 
     @property
     def tiles(self) -> int:

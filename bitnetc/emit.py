@@ -75,6 +75,7 @@ _RUNTIME = (
     "bnc_runtime.h",
     "bnc_sampler.h",
     "bnc_screen.h",
+    "bnc_streams.h",
     "bnc_thread_os.h",
     "bnc_threads.c",
     "bnc_threads.h",

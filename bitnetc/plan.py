@@ -25,6 +25,8 @@ _KERNEL_STACK = {"amx": 98304, "avx512vnni": 32768, "avxvnni": 32768}
 Density = Mapping[Skips, float]
 RELU2_DENSITY: dict[str, Density] = {"w_up": {"rows": 0.5}, "w_down": {"columns": 0.4}}
 MAX_TILE = 64  # rows: a tile's int32 sums for a batch stay in L1 beside the weights
+STREAMS = 4  # blocks of rows that a kernel for one token reads at once: runtime_c/bnc_streams.h
+MAX_STREAMED = 128  # rows of a tile that is taller for their sake
 MIN_TILES = 16  # so that a few threads share a matrix evenly
 MAX_THREADS = 64  # runtime_c/bnc_threads.h
 MAX_HEAD_DIM = 512  # runtime_c/bnc_attention.h
@@ -392,9 +394,19 @@ def _shared(
 
 
 def _tile(kernel: Kernel, rows: int) -> int:
-    """Whole blocks, at most MAX_TILE rows, and MIN_TILES of them when the matrix is that tall."""
-    step = kernel.layout.rows
-    return step * max(1, min(MAX_TILE // step, rows // (step * MIN_TILES)))
+    """Whole blocks, and MIN_TILES tiles when the matrix is that tall."""
+    return min(tallest_tile(kernel), _blocks(kernel, rows // MIN_TILES))
+
+
+def tallest_tile(kernel: Kernel) -> int:
+    """Rows: at most MAX_TILE, or as many as the kernel reads at once, or a block."""
+    streams = STREAMS * kernel.layout.rows
+    return streams if MAX_TILE < streams <= MAX_STREAMED else _blocks(kernel, MAX_TILE)
+
+
+def _blocks(kernel: Kernel, rows: int) -> int:
+    """Rows in whole blocks, one at least."""
+    return kernel.layout.rows * max(1, rows // kernel.layout.rows)
 
 
 def _candidate(

@@ -20,6 +20,7 @@
 
 #include "../../bnc_layouts.h"
 #include "../../bnc_linear.h"
+#include "../../bnc_streams.h"
 
 _Static_assert(BNC_I2_M32K64_ROWS == 32 && BNC_I2_M32K64_COLS == 64, "unrolled by hand");
 
@@ -36,47 +37,61 @@ BNC_INLINE __m256i bnc_four_avx2(const int8_t *q)
     return _mm256_set1_epi32(four);
 }
 
-/* One token: bound by memory, so the stream of weights is fetched ahead. */
+enum { BNC_I2_M32K64_GROUP = 128 }; /* columns that int16 sums hold */
+
+/* sum[32 rows] += codes * q of one token and `count` <= BNC_I2_M32K64_GROUP columns. */
+BNC_INLINE void bnc_group_i2_m32k64_avx2(int32_t *sum, const uint8_t *w, const int8_t *q, int count,
+                                         ptrdiff_t ahead)
+{
+    const __m256i low2 = _mm256_set1_epi8(0x03), next2 = _mm256_set1_epi8(0x0c);
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i once[4], fourfold[4];
+    for (int r = 0; r < 4; r++)
+        once[r] = fourfold[r] = _mm256_setzero_si256();
+    for (int k = 0; k < count; k += 16, w += 128) {
+        const __m256i x0 = bnc_four_avx2(q + k + 12), x1 = bnc_four_avx2(q + k + 8);
+        const __m256i x2 = bnc_four_avx2(q + k + 4), x3 = bnc_four_avx2(q + k);
+        bnc_prefetch(w + ahead);
+        bnc_prefetch(w + ahead + 64);
+        for (int r = 0; r < 4; r++) {
+            const __m256i c = bnc_load_i2_m32k64_avx2(w + 32 * r);
+            const __m256i h = _mm256_srli_epi16(c, 4);
+            const __m256i a = _mm256_maddubs_epi16(_mm256_and_si256(c, low2), x0);
+            const __m256i b = _mm256_maddubs_epi16(_mm256_and_si256(c, next2), x1);
+            const __m256i d = _mm256_maddubs_epi16(_mm256_and_si256(h, low2), x2);
+            const __m256i e = _mm256_maddubs_epi16(_mm256_and_si256(h, next2), x3);
+            once[r] = _mm256_add_epi16(once[r], _mm256_add_epi16(a, d));
+            fourfold[r] = _mm256_add_epi16(fourfold[r], _mm256_add_epi16(b, e));
+        }
+    }
+    for (int r = 0; r < 4; r++) {
+        __m256i *to = (__m256i *)(void *)(sum + 8 * r);
+        const __m256i four = _mm256_srai_epi32(_mm256_madd_epi16(fourfold[r], ones), 2);
+        const __m256i both = _mm256_add_epi32(_mm256_madd_epi16(once[r], ones), four);
+        _mm256_storeu_si256(to, _mm256_add_epi32(bnc_load_i2_m32k64_avx2(to), both));
+    }
+}
+
+/* One token: bound by memory. `streams` groups of 32 rows take turns, a group of columns each. */
 BNC_INLINE void bnc_matvec_i2_m32k64_avx2(int32_t *restrict acc, const uint8_t *restrict w,
                                           const int8_t *restrict q, int32_t sum_q, int rows,
                                           int cols)
 {
-    enum { AHEAD = 4096, GROUP = 128 }; /* bytes ahead: a page; columns that int16 sums hold */
-    const __m256i low2 = _mm256_set1_epi8(0x03), next2 = _mm256_set1_epi8(0x0c);
-    for (int m = 0; m < rows; m += BNC_I2_M32K64_ROWS) {
-        __m256i sum[4];
-        for (int r = 0; r < 4; r++)
-            sum[r] = _mm256_set1_epi32(-sum_q);
-        for (int first = 0; first < cols; first += GROUP) {
-            const int count = cols - first < GROUP ? cols - first : GROUP;
-            __m256i once[4], fourfold[4];
-            for (int r = 0; r < 4; r++)
-                once[r] = fourfold[r] = _mm256_setzero_si256();
-            for (int k = first; k < first + count; k += 16, w += 128) {
-                const __m256i x0 = bnc_four_avx2(q + k + 12), x1 = bnc_four_avx2(q + k + 8);
-                const __m256i x2 = bnc_four_avx2(q + k + 4), x3 = bnc_four_avx2(q + k);
-                _mm_prefetch((const char *)w + AHEAD, _MM_HINT_T0);
-                _mm_prefetch((const char *)w + AHEAD + 64, _MM_HINT_T0);
-                for (int r = 0; r < 4; r++) {
-                    const __m256i c = bnc_load_i2_m32k64_avx2(w + 32 * r);
-                    const __m256i h = _mm256_srli_epi16(c, 4);
-                    const __m256i a = _mm256_maddubs_epi16(_mm256_and_si256(c, low2), x0);
-                    const __m256i b = _mm256_maddubs_epi16(_mm256_and_si256(c, next2), x1);
-                    const __m256i d = _mm256_maddubs_epi16(_mm256_and_si256(h, low2), x2);
-                    const __m256i e = _mm256_maddubs_epi16(_mm256_and_si256(h, next2), x3);
-                    once[r] = _mm256_add_epi16(once[r], _mm256_add_epi16(a, d));
-                    fourfold[r] = _mm256_add_epi16(fourfold[r], _mm256_add_epi16(b, e));
-                }
-            }
-            const __m256i ones = _mm256_set1_epi16(1);
-            for (int r = 0; r < 4; r++) {
-                const __m256i four = _mm256_srai_epi32(_mm256_madd_epi16(fourfold[r], ones), 2);
-                sum[r] = _mm256_add_epi32(sum[r],
-                                          _mm256_add_epi32(_mm256_madd_epi16(once[r], ones), four));
-            }
+    enum { ROWS = BNC_I2_M32K64_ROWS, GROUP = BNC_I2_M32K64_GROUP };
+    const ptrdiff_t bytes = ROWS / 4 * (ptrdiff_t)cols; /* of a stream */
+    for (int m = 0; m < rows; m++)
+        acc[m] = -sum_q;
+    for (int m = 0; m < rows;) {
+        const int streams = rows - m < BNC_STREAMS * ROWS ? 1 : BNC_STREAMS;
+        for (int k = 0; k < cols; k += GROUP) {
+            const int count = cols - k < GROUP ? cols - k : GROUP;
+            const ptrdiff_t at = ROWS / 4 * (ptrdiff_t)k, ahead = bnc_ahead(at, bytes, streams);
+            for (int s = 0; s < streams; s++)
+                bnc_group_i2_m32k64_avx2(acc + m + ROWS * s, w + s * bytes + at, q + k, count,
+                                         ahead);
         }
-        for (int r = 0; r < 4; r++)
-            _mm256_storeu_si256((__m256i *)(void *)(acc + m + 8 * r), sum[r]);
+        m += ROWS * streams;
+        w += streams * bytes;
     }
 }
 

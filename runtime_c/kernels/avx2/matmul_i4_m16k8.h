@@ -11,6 +11,7 @@
 
 #include "../../bnc_layouts.h"
 #include "../../bnc_linear.h"
+#include "../../bnc_streams.h"
 #include "matmul_i2_m32k64.h"
 
 _Static_assert(BNC_I4_M16K8_ROWS == 16 && BNC_I4_M16K8_COLS == 8, "unrolled by hand");
@@ -25,7 +26,7 @@ BNC_INLINE void bnc_rows_i4_m16k8_avx2(int32_t *acc, int rows, const uint8_t *w,
     for (int t = 0; t < tokens; t++)
         sum[t][0] = sum[t][1] = _mm256_set1_epi32(-8 * x->sum[i + t]);
     for (int k = 0; k < cols; k += 8, w += 64) {
-        _mm_prefetch((const char *)w + 4096, _MM_HINT_T0);
+        bnc_prefetch(w + BNC_AHEAD);
         for (int h = 0; h < 2; h++) {
             const __m256i c = bnc_load_i2_m32k64_avx2(w + 32 * h);
             const __m256i low = _mm256_and_si256(c, low4);
@@ -44,10 +45,44 @@ BNC_INLINE void bnc_rows_i4_m16k8_avx2(int32_t *acc, int rows, const uint8_t *w,
             _mm256_storeu_si256((__m256i *)(void *)(acc + t * rows + 8 * h), sum[t][h]);
 }
 
+/* acc of BNC_STREAMS times 16 rows and one token. */
+BNC_INLINE void bnc_streams_i4_m16k8_avx2(int32_t *acc, const uint8_t *w, const struct bnc_acts *x,
+                                          int cols)
+{
+    const ptrdiff_t bytes = BNC_I4_M16K8_ROWS / 2 * (ptrdiff_t)cols; /* of a stream */
+    const __m256i low4 = _mm256_set1_epi8(0x0f), ones = _mm256_set1_epi16(1);
+    __m256i sum[BNC_STREAMS][2];
+    for (int s = 0; s < BNC_STREAMS; s++)
+        sum[s][0] = sum[s][1] = _mm256_set1_epi32(-8 * x->sum[0]);
+    for (int k = 0; k < cols; k += 8) {
+        const __m256i x0 = bnc_four_avx2(x->q + k), x1 = bnc_four_avx2(x->q + k + 4);
+        const ptrdiff_t at = BNC_I4_M16K8_ROWS / 2 * (ptrdiff_t)k;
+        const ptrdiff_t ahead = at + bnc_ahead(at, bytes, BNC_STREAMS);
+        for (int s = 0; s < BNC_STREAMS; s++) {
+            bnc_prefetch(w + s * bytes + ahead);
+            for (int h = 0; h < 2; h++) {
+                const __m256i c = bnc_load_i2_m32k64_avx2(w + s * bytes + at + 32 * h);
+                const __m256i low = _mm256_and_si256(c, low4);
+                const __m256i high = _mm256_and_si256(_mm256_srli_epi16(c, 4), low4);
+                const __m256i pair =
+                    _mm256_add_epi16(_mm256_maddubs_epi16(high, x0), _mm256_maddubs_epi16(low, x1));
+                sum[s][h] = _mm256_add_epi32(sum[s][h], _mm256_madd_epi16(pair, ones));
+            }
+        }
+    }
+    for (int s = 0; s < BNC_STREAMS; s++)
+        for (int h = 0; h < 2; h++)
+            _mm256_storeu_si256((__m256i *)(void *)(acc + BNC_I4_M16K8_ROWS * s + 8 * h),
+                                sum[s][h]);
+}
+
 BNC_KERNEL void bnc_matmul_i4_m16k8_avx2(int32_t *restrict acc, const uint8_t *restrict w,
                                          const struct bnc_acts *x, int rows, int cols, int n)
 {
-    for (int m = 0; m < rows; m += 16, w += 8 * (ptrdiff_t)cols) {
+    int m = 0;
+    for (; n == 1 && m + 16 * BNC_STREAMS <= rows; m += 16 * BNC_STREAMS)
+        bnc_streams_i4_m16k8_avx2(acc + m, w + m / 2 * (ptrdiff_t)cols, x, cols);
+    for (w += m / 2 * (ptrdiff_t)cols; m < rows; m += 16, w += 8 * (ptrdiff_t)cols) {
         int i = 0;
         for (; i + 4 <= n; i += 4)
             bnc_rows_i4_m16k8_avx2(acc + i * rows + m, rows, w, x, i, 4, cols);

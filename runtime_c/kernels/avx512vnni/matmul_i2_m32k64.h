@@ -5,9 +5,11 @@
  *
  * A register holds four columns of sixteen rows, four bytes a row. vpdpbusd multiplies its unsigned
  * codes by four activations that all rows share, and adds the products to each row's int32 lane.
- * For one token the four codes of a byte are not shifted down but masked where they lie, so that
- * plane j is summed 4^j times too large; the sums are multiples of 4^j and are shifted at the end.
- * Bounds: |128 * q| <= 16256 a column, so int32 lasts for 132,103 columns. */
+ * For one token a register is shifted once: codes at bits 0 and 1 of a nibble are taken as they
+ * are, those at bits 2 and 3 are masked where they lie, which makes their sums four times too
+ * large; they are multiples of four and are shifted at the end.
+ * Bounds: |8 * q| <= 1016 a column, so int32 lasts for 2,113,664 columns; the planner's limit is
+ * lower. */
 #ifndef BNC_MATMUL_I2_M32K64_AVX512VNNI_H
 #define BNC_MATMUL_I2_M32K64_AVX512VNNI_H
 
@@ -15,6 +17,7 @@
 
 #include "../../bnc_layouts.h"
 #include "../../bnc_linear.h"
+#include "../../bnc_streams.h"
 
 _Static_assert(BNC_I2_M32K64_ROWS == 32 && BNC_I2_M32K64_COLS == 64, "unrolled by hand");
 
@@ -26,37 +29,56 @@ BNC_INLINE __m512i bnc_four_avx512vnni(const int8_t *q)
     return _mm512_set1_epi32(four);
 }
 
-/* One token: bound by memory, so the stream of weights is fetched ahead. */
+/* acc of `streams` times 32 rows and one token; streams <= BNC_STREAMS is constant once inlined. */
+BNC_INLINE void bnc_streams_i2_m32k64_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
+                                                 const int8_t *restrict q, int32_t sum_q,
+                                                 int streams, int cols)
+{
+    const ptrdiff_t bytes = BNC_I2_M32K64_ROWS / 4 * (ptrdiff_t)cols; /* of a stream */
+    const __m512i low2 = _mm512_set1_epi8(0x03), next2 = _mm512_set1_epi8(0x0c);
+    __m512i once[BNC_STREAMS][2], fourfold[BNC_STREAMS][2]; /* [stream][half of its rows] */
+    for (int s = 0; s < streams; s++)
+        for (int h = 0; h < 2; h++)
+            once[s][h] = fourfold[s][h] = _mm512_setzero_si512();
+    for (int k = 0; k < cols; k += 16) {
+        const __m512i x0 = bnc_four_avx512vnni(q + k + 12), x1 = bnc_four_avx512vnni(q + k + 8);
+        const __m512i x2 = bnc_four_avx512vnni(q + k + 4), x3 = bnc_four_avx512vnni(q + k);
+        const ptrdiff_t at = 8 * (ptrdiff_t)k, ahead = at + bnc_ahead(at, bytes, streams);
+        for (int s = 0; s < streams; s++) {
+            bnc_prefetch(w + s * bytes + ahead);
+            bnc_prefetch(w + s * bytes + ahead + 64);
+            for (int h = 0; h < 2; h++) {
+                const __m512i c = _mm512_loadu_si512(w + s * bytes + at + 64 * h);
+                const __m512i d = _mm512_srli_epi16(c, 4);
+                once[s][h] = _mm512_dpbusd_epi32(once[s][h], _mm512_and_si512(c, low2), x0);
+                fourfold[s][h] =
+                    _mm512_dpbusd_epi32(fourfold[s][h], _mm512_and_si512(c, next2), x1);
+                once[s][h] = _mm512_dpbusd_epi32(once[s][h], _mm512_and_si512(d, low2), x2);
+                fourfold[s][h] =
+                    _mm512_dpbusd_epi32(fourfold[s][h], _mm512_and_si512(d, next2), x3);
+            }
+        }
+    }
+    for (int s = 0; s < streams; s++)
+        for (int h = 0; h < 2; h++) {
+            const __m512i sum = _mm512_add_epi32(once[s][h], _mm512_srai_epi32(fourfold[s][h], 2));
+            _mm512_storeu_si512(acc + BNC_I2_M32K64_ROWS * s + 16 * h,
+                                _mm512_sub_epi32(sum, _mm512_set1_epi32(sum_q)));
+        }
+}
+
+/* One token: bound by memory. */
 BNC_INLINE void bnc_matvec_i2_m32k64_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
                                                 const int8_t *restrict q, int32_t sum_q, int rows,
                                                 int cols)
 {
-    enum { AHEAD = 4096 }; /* bytes: a page, which the hardware prefetcher does not cross */
-    const __m512i mask[4] = { _mm512_set1_epi8(0x03), _mm512_set1_epi8(0x0c),
-                              _mm512_set1_epi8(0x30), _mm512_set1_epi8((char)0xc0) };
-    for (int m = 0; m < rows; m += BNC_I2_M32K64_ROWS) {
-        __m512i plane[4][2]; /* [plane][half of the rows] */
-        for (int p = 0; p < 4; p++)
-            for (int h = 0; h < 2; h++)
-                plane[p][h] = _mm512_setzero_si512();
-        for (int k = 0; k < cols; k += 16, w += 128) {
-            const __m512i c0 = _mm512_loadu_si512(w), c1 = _mm512_loadu_si512(w + 64);
-            _mm_prefetch((const char *)w + AHEAD, _MM_HINT_T0);
-            _mm_prefetch((const char *)w + AHEAD + 64, _MM_HINT_T0);
-            for (int p = 0; p < 4; p++) {
-                const __m512i x = bnc_four_avx512vnni(q + k + 4 * (3 - p));
-                plane[p][0] = _mm512_dpbusd_epi32(plane[p][0], _mm512_and_si512(c0, mask[p]), x);
-                plane[p][1] = _mm512_dpbusd_epi32(plane[p][1], _mm512_and_si512(c1, mask[p]), x);
-            }
-        }
-        for (int h = 0; h < 2; h++) {
-            const __m512i low = _mm512_add_epi32(plane[0][h], _mm512_srai_epi32(plane[1][h], 2));
-            const __m512i high = _mm512_add_epi32(_mm512_srai_epi32(plane[2][h], 4),
-                                                  _mm512_srai_epi32(plane[3][h], 6));
-            _mm512_storeu_si512(acc + m + 16 * h, _mm512_sub_epi32(_mm512_add_epi32(low, high),
-                                                                   _mm512_set1_epi32(sum_q)));
-        }
-    }
+    enum { ROWS = BNC_I2_M32K64_ROWS };
+    int m = 0;
+    for (; m + BNC_STREAMS * ROWS <= rows; m += BNC_STREAMS * ROWS)
+        bnc_streams_i2_m32k64_avx512vnni(acc + m, w + (ptrdiff_t)m * cols / 4, q, sum_q,
+                                         BNC_STREAMS, cols);
+    for (; m < rows; m += ROWS)
+        bnc_streams_i2_m32k64_avx512vnni(acc + m, w + (ptrdiff_t)m * cols / 4, q, sum_q, 1, cols);
 }
 
 enum { BNC_I2_M32K64_TOKENS = 8 }; /* tokens multiplied at a time: 16 of 32 registers are sums */

@@ -9,7 +9,7 @@
 #define BNC_MODEL_NAME          "tiny"
 #define BNC_MODEL_TITLE         "tiny"
 #define BNC_MODEL_TARGET        "x86_64-avx2"
-#define BNC_MODEL_KERNELS       "avx2:i2_m32k64, avx2:i2_m4k128"
+#define BNC_MODEL_KERNELS       "avx2:i2_m32k64"
 #define BNC_MODEL_VERSION       "0.1.0"
 #define BNC_MODEL_VOCAB         TINY_VOCAB
 #define BNC_MODEL_CONTEXT       TINY_CONTEXT

@@ -8,7 +8,6 @@
  */
 #include "state.h"
 #include "kernels/avx2/matmul_i2_m32k64.h"
-#include "kernels/avx2/matmul_i2_m4k128.h"
 
 static const float NORM_EPS = 1e-05f; /* added to the mean of squares */
 static const float ATTENTION_SCALE = 0.25f; /* 1 / sqrt(HEAD_DIM) */
@@ -50,23 +49,23 @@ static const struct bnc_linear wq = {
     .per_row = 0,
 };
 
-/* 16 x 64 in layout i2_m4k128 */
+/* 16 x 64 in layout i2_m32k64 */
 static const struct bnc_linear wk = {
-    .kernel = bnc_matmul_i2_m4k128_avx2,
+    .kernel = bnc_matmul_i2_m32k64_avx2,
     .rows = 16,
-    .cols = 128,
-    .tile = 4,
-    .tile_bytes = 128,
+    .cols = 64,
+    .tile = 32,
+    .tile_bytes = 512,
     .per_row = 0,
 };
 
-/* 16 x 64 in layout i2_m4k128 */
+/* 16 x 64 in layout i2_m32k64 */
 static const struct bnc_linear wv = {
-    .kernel = bnc_matmul_i2_m4k128_avx2,
+    .kernel = bnc_matmul_i2_m32k64_avx2,
     .rows = 16,
-    .cols = 128,
-    .tile = 4,
-    .tile_bytes = 128,
+    .cols = 64,
+    .tile = 32,
+    .tile_bytes = 512,
     .per_row = 0,
 };
 
@@ -100,13 +99,13 @@ static const struct bnc_linear w_up = {
     .per_row = 0,
 };
 
-/* 64 x 96 in layout i2_m4k128 */
+/* 64 x 96 in layout i2_m32k64 */
 static const struct bnc_linear w_down = {
-    .kernel = bnc_matmul_i2_m4k128_avx2,
+    .kernel = bnc_matmul_i2_m32k64_avx2,
     .rows = 64,
     .cols = 128,
-    .tile = 4,
-    .tile_bytes = 128,
+    .tile = 32,
+    .tile_bytes = 1024,
     .per_row = 0,
 };
 

@@ -22,9 +22,9 @@ struct tiny_block {
     uint64_t wq_scale;      /* [1] */
     uint64_t wq;            /* 64 x 64, i2_m32k64 */
     uint64_t wk_scale;      /* [1] */
-    uint64_t wk;            /* 16 x 128, i2_m4k128 */
+    uint64_t wk;            /* 32 x 64, i2_m32k64 */
     uint64_t wv_scale;      /* [1] */
-    uint64_t wv;            /* 16 x 128, i2_m4k128 */
+    uint64_t wv;            /* 32 x 64, i2_m32k64 */
     uint64_t attn_sub_norm; /* [64] */
     uint64_t wo_scale;      /* [1] */
     uint64_t wo;            /* 64 x 64, i2_m32k64 */
@@ -35,7 +35,7 @@ struct tiny_block {
     uint64_t w_up;          /* 96 x 64, i2_m32k64 */
     uint64_t ffn_sub_norm;  /* [96] */
     uint64_t w_down_scale;  /* [1] */
-    uint64_t w_down;        /* 64 x 128, i2_m4k128 */
+    uint64_t w_down;        /* 64 x 128, i2_m32k64 */
 };
 
 static const struct tiny_block tiny_blocks[2] = {

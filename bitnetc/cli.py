@@ -74,6 +74,7 @@ def _compile_options(command: Callable[..., None]) -> Callable[..., None]:
         checkpoint: Path,
         i2s_layout: I2sLayout,
         ffn_activation: FfnActivation | None,
+        quantise: str | None,
         head: str,
         kv: CacheType,
         **more: Any,
@@ -85,7 +86,9 @@ def _compile_options(command: Callable[..., None]) -> Callable[..., None]:
         target = load_target(more["target"])  # a misspelt one is said before a model is read
         if board and not suits(board, target):
             raise BitnetcError("--board", f"{board.name} does not run {target.name} programs")
-        model = with_integer_head(load(checkpoint, i2s_layout, ffn_activation), head)
+        model = with_integer_head(
+            load(checkpoint, i2s_layout, ffn_activation, bool(quantise)), head
+        )
         model = replace(model, kv=kv)
         for note in model.notes:
             click.echo(f"note: {note}", err=True)
@@ -114,6 +117,11 @@ def _compile_options(command: Callable[..., None]) -> Callable[..., None]:
                 "--ffn-activation",
                 type=click.Choice(["relu2", "silu"]),
                 help="Instead of what the checkpoint says or is known for.",
+            ),
+            click.option(
+                "--quantise",
+                type=click.Choice(["absmean"]),
+                help="Of float masters of a ternary model whose config.json does not say so.",
             ),
             click.option(
                 "--head",

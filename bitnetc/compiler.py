@@ -9,7 +9,7 @@ from bitnetc.checkpoint import I2sLayout, read
 from bitnetc.emit import Progress, emit, identifier
 from bitnetc.errors import BitnetcError
 from bitnetc.model import FfnActivation, Model
-from bitnetc.normalise import normalise
+from bitnetc.normalise import as_masters, normalise
 from bitnetc.plan import Plan, plan
 from bitnetc.prune import prune
 from bitnetc.target import load_target
@@ -40,11 +40,19 @@ class Options:
 
 
 def load(
-    path: Path, i2s_layout: I2sLayout = "128", ffn_activation: FfnActivation | None = None
+    path: Path,
+    i2s_layout: I2sLayout = "128",
+    ffn_activation: FfnActivation | None = None,
+    masters: bool = False,
 ) -> Model:
-    """read -> normalise. The options answer what a GGUF file may leave open."""
+    """read -> normalise. The options answer what a file may leave open.
+
+    masters: its matrices are float masters, whatever it does not say
+    """
     name = path.resolve().stem if path.suffix == ".gguf" else path.resolve().name
     checkpoint = read(path, i2s_layout=i2s_layout)
+    if masters:
+        checkpoint = as_masters(checkpoint)
     return normalise(checkpoint, name, ffn_activation=ffn_activation)
 
 

@@ -418,7 +418,8 @@ class Foreign:
 
 # VibeVoice-ASR-BitNet's float masters say nothing, and float models have the same tensors.
 _MASTERS_HINT = (
-    "if these are the float masters of a BitNet model, as VibeVoice-ASR-BitNet's are, add to "
+    "if these are the float masters of a BitNet model, as VibeVoice-ASR-BitNet's are, "
+    "say --quantise absmean, or add to "
     'config.json: "quantization_config": {"quant_method": "bitnet", "linear_class": '
     '"autobitlinear", "quantization_mode": "online"}'
 )

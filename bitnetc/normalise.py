@@ -62,6 +62,30 @@ _MASTERS = "weight_bits 1 without quantization_config"
 _DAMAGED = "the file is damaged: download the checkpoint again"
 
 
+def as_masters(ckpt: Checkpoint) -> Checkpoint:
+    """A folder whose matrices are float masters although nothing says so, as one that says it: they
+    are quantised by their absolute mean, activations to int8 per token.
+
+    Errors: a checkpoint that says how its weights are quantised, or is no folder.
+    """
+    where = "--quantise absmean"
+    if ckpt.container != "folder":
+        raise BitnetcError(where, f"{ckpt.path.name} holds quantised weights", "leave it out")
+    for key in ("quantization_config", "weight_bits"):
+        if ckpt.fields.has(key):
+            raise BitnetcError(where, f"config.json has {key}, which says how", "leave it out")
+    if _stores_levels(_prefixed(ckpt)):
+        raise BitnetcError(where, "the matrices are ternary as they are stored", "leave it out")
+    online = {
+        "quant_method": "bitnet",
+        "linear_class": "autobitlinear",
+        "quantization_mode": "online",
+    }
+    note = "float masters are quantised by their absolute mean, and activations to int8, as asked"
+    config = {**ckpt.config, "quantization_config": online}
+    return replace(ckpt, config=config, notes=(*ckpt.notes, note))
+
+
 def normalise(ckpt: Checkpoint, name: str, *, ffn_activation: FfnActivation | None = None) -> Model:
     """The normal form of a checkpoint. Errors name the file, the field or tensor, and a remedy.
 

@@ -10,6 +10,7 @@ from checkpoints import VARIANTS, TinyCheckpoint, tiny_checkpoint
 from gguf_files import write_gguf
 
 from bitnetc.checkpoint import read
+from bitnetc.compiler import load
 from bitnetc.errors import BitnetcError
 from bitnetc.model import Model
 from bitnetc.normalise import normalise
@@ -97,6 +98,12 @@ def test_masters_inside_are_quantised_where_the_config_says_so(tmp_path: Path) -
     path.write_text(json.dumps({**tiny.config, "quantization_config": ONLINE}))
     ours, theirs = (normalise(read(tmp_path / p), "x") for p in ("inside", "alone"))
     check_same(ours, theirs)
+    with pytest.raises(BitnetcError, match=r"--quantise absmean: config.json has quantization_co"):
+        load(tmp_path / "inside", masters=True)
+    tiny.write(tmp_path / "asked")
+    asked = load(tmp_path / "asked", masters=True)
+    check_same(asked, theirs)
+    assert any("absolute mean" in note and "as asked" in note for note in asked.notes)
     # the same as the decoder's GGUF file, which holds the embedding twice
     alone = qwen2(**options)
     head = alone.tensors["model.embed_tokens.weight"]

@@ -112,6 +112,10 @@ KERNELS: dict[str, Kernel] = {
         Kernel("avx2", "tl1_m32k4", "lut16", ("avx2",), _CODES, "defined(__AVX2__)"),
         Kernel("neon", "i2_m4k64", "int8", ("neon",), _CODES, "defined(__aarch64__)"),
         Kernel("neon", "tl1_m16k4", "lut16", ("neon",), _CODES, "defined(__aarch64__)"),
+        Kernel("sse41", "i2_k256", "int8", ("sse41",), _CODES, "defined(__SSE4_1__)", skips="rows"),
+        Kernel(
+            "sse41", "i2_m256k4", "int8", ("sse41",), _CODES, "defined(__SSE4_1__)", skips="columns"
+        ),
         Kernel("sse41", "i2_m4k64", "int8", ("sse41",), _CODES, "defined(__SSE4_1__)"),
         Kernel("sse41", "i2_m32k64", "int8", ("sse41",), _CODES, "defined(__SSE4_1__)"),
         Kernel(

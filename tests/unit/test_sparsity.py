@@ -11,7 +11,16 @@ from bitnetc.target import load_target
 
 
 @pytest.mark.parametrize(
-    "target", ["x86_64-amx", "x86_64-avx512", "x86_64-avx2", "armv8-neon", "armv8.2-dotprod", "rpi"]
+    "target",
+    [
+        "x86_64-amx",
+        "x86_64-avx512",
+        "x86_64-avx2",
+        "armv8-neon",
+        "armv8.2-dotprod",
+        "rpi",
+        "x86_64",
+    ],
 )
 def test_rows_behind_zero_gates_are_skipped(target: str) -> None:
     model = load(EXAMPLE)
@@ -29,7 +38,7 @@ def test_nothing_is_skipped_behind_other_activations() -> None:
         assert not matrix.chosen and matrix.density == 1
 
 
-@pytest.mark.parametrize("target", ["x86_64-avx2", "x86_64-avxvnni", "armv8-neon", "rpi"])
+@pytest.mark.parametrize("target", ["x86_64-avx2", "x86_64-avxvnni", "x86_64", "armv8-neon", "rpi"])
 def test_columns_of_zero_activations_are_skipped(target: str) -> None:
     down = plan(load(EXAMPLE), load_target(target)).groups[0].matrices["w_down"]
     kernels = [down.kernel, *(v.kernel for v in down.variants)]

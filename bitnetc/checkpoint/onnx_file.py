@@ -132,6 +132,7 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]  # numbers, texts and lists of numbers only
+    module: str = ""  # the module that computes it, as torch.onnx says; "" where nothing does
 
     def integer(self, name: str, default: int) -> int:
         """An attribute; -1, which none may be here, where it is of another type."""
@@ -241,6 +242,7 @@ _LEAST_INPUTS: Mapping[str, int] = {
     "com.microsoft.MatMulNBits": 3,
     "com.microsoft.GatherBlockQuantized": 3,
 }
+_MOST_SCOPES = 4096  # letters of them
 _GRAPHS = (5, 10)  # AttributeProto.GRAPH, GRAPHS
 
 
@@ -271,7 +273,17 @@ def _node(proto: Any) -> Node:
         tuple(map(_text, proto.input)),
         tuple(map(_text, proto.output)),
         attributes,
+        _module(proto),
     )
+
+
+def _module(proto: Any) -> str:
+    """The last but one of "['', 'model', ..., 'model.layers.0.mlp.up_proj', 'linear']"."""
+    for entry in proto.metadata_props:
+        if _text(entry.key) == "pkg.torch.onnx.name_scopes":
+            scopes = re.findall(r"'([^']*)'", _text(entry.value)[:_MOST_SCOPES])
+            return scopes[-2] if len(scopes) > 1 else ""
+    return ""
 
 
 class _Reader:

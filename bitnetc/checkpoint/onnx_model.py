@@ -188,7 +188,8 @@ class _Reader:
             matrix = self.matrix(node, where)
             if matrix is None:
                 continue
-            names = (matrix.init.name, node.name, *node.outputs)
+            # Exporters that fold constants name weights anew, and keep one of equal ones.
+            names = (node.module,) if node.module else (matrix.init.name, node.name, *node.outputs)
             places = {(int(m[1]), m[2]) for m in map(_PROJECTION.search, names) if m}
             if len(places) > 1:
                 raise BitnetcError(where, "has names of two places", _HINT)
@@ -717,12 +718,15 @@ class _Reader:
             vector = [size for size in init.shape if size != 1]
             if len(vector) > 1:
                 continue
-            place = _vector_name(name)
-            if place is None or place in found:
-                raise BitnetcError(
-                    init.where, "is a vector whose name does not say its place", _HINT
-                )
-            found[place] = Tensor(name, init.dtype, (init.count,), init.file, init.raw)
+            # One of equal vectors is kept for several modules.
+            modules = [user.module for user in self.graph.users[name]]
+            said = [f"{module}.weight" for module in modules] if all(modules) else [name]
+            for place in map(_vector_name, dict.fromkeys(said)):
+                if place is None or place in found:
+                    raise BitnetcError(
+                        init.where, "is a vector whose name does not say its place", _HINT
+                    )
+                found[place] = Tensor(name, init.dtype, (init.count,), init.file, init.raw)
 
     def is_rotary(self, init: Initialiser) -> bool:
         """Whether a vector holds the frequencies of rotary embedding for some theta."""

@@ -214,7 +214,7 @@ static int bench_all(const struct bench *benches, int count, int argc, char **ar
     x.q = memory((size_t)TOKENS * (size_t)stride);
     x.sum = memory(sizeof *x.sum * TOKENS);
     x.scale = memory(sizeof *x.scale * TOKENS);
-    x.lut = memory((size_t)TOKENS * (size_t)stride * 16);
+    x.lut = memory((size_t)TOKENS * (size_t)stride * BNC_LUT);
     float *row = memory(sizeof *row * (size_t)stride);
     for (int i = 0; i < TOKENS; i++) {
         for (int k = 0; k < stride; k++)

@@ -10,17 +10,26 @@ from dataclasses import dataclass
 from bitnetc.kernels import Kernel, Skips
 from bitnetc.target import Cost
 
+PROMPT = 0.25  # tokens of a prompt for each token of the answer
+
 
 @dataclass(frozen=True)
 class MatrixCost:
     compute: float  # blocks * cycles per block
     memory: float  # packed bytes / bytes per cycle
     tables: float  # this matrix's part of building look-up tables, 0 for int8 activations
+    prompt: float = 0.0  # arithmetic for one token of many; 0 where the target has no figures
 
     @property
     def cycles(self) -> float:
         """Arithmetic and the stream of weights overlap; building tables comes before both."""
         return max(self.compute, self.memory) + self.tables
+
+    @property
+    def choice(self) -> float:
+        """What candidates are compared by: a token of an answer and its part of the prompt. Many
+        tokens share one stream of weights, so that of the prompt only arithmetic counts."""
+        return self.cycles + (PROMPT * (self.prompt + self.tables) if self.prompt else 0.0)
 
 
 def matrix_cost(
@@ -43,4 +52,5 @@ def matrix_cost(
         compute=share * blocks * cost.cycles_per_block[kernel.name],
         memory=share * layout.packed_bytes(rows, cols) / cost.bytes_per_cycle,
         tables=tables,
+        prompt=blocks * cost.cycles_many.get(kernel.name, 0.0),
     )

@@ -111,7 +111,8 @@ KERNELS: dict[str, Kernel] = {
         Kernel("avxvnni", "i2_m32k64", "int8", ("avx2", "avxvnni"), 2**21, "defined(__AVXVNNI__)"),
         Kernel("avx2", "tl1_m32k4", "lut16", ("avx2",), _CODES, "defined(__AVX2__)"),
         Kernel("neon", "i2_m4k64", "int8", ("neon",), _CODES, "defined(__aarch64__)"),
-        Kernel("neon", "tl1_m16k4", "lut16", ("neon",), _CODES, "defined(__aarch64__)"),
+        Kernel("neon", "tl1_m64k4", "lut16", ("neon",), 2**20, "defined(__aarch64__)"),
+        Kernel("neon", "tl1_m64k8", "lut16", ("neon",), 2**20, "defined(__aarch64__)"),
         Kernel("sse41", "i2_k256", "int8", ("sse41",), _CODES, "defined(__SSE4_1__)", skips="rows"),
         Kernel(
             "sse41", "i2_m256k4", "int8", ("sse41",), _CODES, "defined(__SSE4_1__)", skips="columns"
@@ -162,6 +163,14 @@ KERNELS: dict[str, Kernel] = {
             ("simd128", "relaxed"),
             _CODES,
             "defined(__wasm_relaxed_simd__)",
+        ),
+        Kernel(
+            "neoni8mm",
+            "i2_m4k64",
+            "int8",
+            ("neon", "dotprod", "i8mm"),
+            (2**31 - 1) // (32 * 127),
+            "defined(__ARM_FEATURE_MATMUL_INT8)",
         ),
         Kernel(
             "neondot",

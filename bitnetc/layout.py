@@ -264,8 +264,10 @@ LAYOUTS: dict[str, Layout] = {
         Layout("i2_m256k4", "mo ms:4 mr:4 ml:4 md:4, kb kl:4 -> mo kb kl ml mr md | ms"),
         # Pairs of trits as 4-bit indices; one register holds two columns of pairs of many rows,
         # because a table look-up serves rows, not columns.
-        Layout("tl1_m16k4", "mo mi:16, kb kn:2 -> mo kb mi | kn", PAIR),
         Layout("tl1_m32k4", "mo mi:32, kb kn:2 -> mo kb mi | kn", PAIR),
+        Layout("tl1_m64k4", "mo mi:64, kb kn:2 -> mo kb mi | kn", PAIR),
+        # Two pairs of a row side by side: a look-up in two tables, then a sum of neighbours.
+        Layout("tl1_m64k8", "mo mi:64, kb kn:2 kp:2 -> mo kb mi kp | kn", PAIR),
         # Integers of 4 and 8 bits: four neighbouring columns of a row are a lane of a dot product.
         Layout("i4_m16k8", "mo mi:16, kb kq:2 kl:4 -> mo kb mi kl | kq", NIBBLE),
         Layout("i8_m16k4", "mo mi:16, kb kq:1 kl:4 -> mo kb mi kl | kq", BYTE),

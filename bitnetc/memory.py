@@ -16,6 +16,7 @@ ALIGN = 64  # a cache line, and the widest vector
 # keeps it true.
 STATE_BYTES = {True: 12288, False: 512}
 LANES = 16  # docs/arithmetic.md, rule 2
+LUT = 12  # BNC_LUT of runtime_c/bnc_quantise.h
 HEADS_TOGETHER = 4  # runtime_c/bnc_attention.h
 
 
@@ -115,7 +116,7 @@ def memory_plan(
             Buffer("act_scale", inputs * 4, *always, "their scales"),
         ]
     if lut:
-        buffers.append(Buffer("act_lut", inputs * stride * 16, *always, "look-up tables"))
+        buffers.append(Buffer("act_lut", inputs * stride * LUT, *always, "look-up tables"))
     if graph.float_stride:
         size = inputs * graph.float_stride * 4
         buffers.append(Buffer("act_f", size, *always, "activations that stay floats"))

@@ -48,7 +48,7 @@ class Candidate:
     def cycles(self) -> float:
         """What candidates are compared by: the mean over the variants, where there are some."""
         costs = [v.cost for v in self.variants] if self.variants else [self.cost]
-        return sum(c.cycles if c else 0.0 for c in costs) / len(costs)
+        return sum(c.choice if c else 0.0 for c in costs) / len(costs)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 import platform
 import re
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ _KEYS = {
     "firmware": {"flash", "weights", "ram", "stack", "code", "code_per_group"},
     "run": {"emulator"},
     "kernels": {"matmul"},
-    "cost": {"bytes_per_cycle", "cycles_per_block", "cycles_per_lut16"},
+    "cost": {"bytes_per_cycle", "cycles_per_block", "cycles_many", "cycles_per_lut16"},
     "check": {"cpu"},
 }
 # Our name of a feature -> its names in /proc/cpuinfo.
@@ -44,6 +45,7 @@ _CPUINFO = {
     "avx512vnni": {"avx512_vnni"},
     "amx": {"amx_tile", "amx_int8"},
     "dotprod": {"asimddp"},
+    "i8mm": {"i8mm"},
     "neon32": {"neon"},
 }
 BATCH = 64  # tokens of a prompt that go through a block together, unless a target says otherwise
@@ -57,6 +59,8 @@ class Cost:
     bytes_per_cycle: float  # weights read from memory, while all other cores read, too
     cycles_per_block: dict[str, float]  # kernel name -> cycles for one block of its layout
     cycles_per_lut16: float  # building one table of sixteen entries
+    # Kernel name -> cycles for one block and one token of many; of all kernels of a form or none.
+    cycles_many: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -230,7 +234,16 @@ def _cost(file: str, data: dict[str, Any], kernels: list[Kernel]) -> Cost:
     for kernel in kernels:
         if kernel.name not in cycles:
             raise BitnetcError(f"{file}: cost.cycles_per_block", f"no figure for {kernel.name}")
-    return Cost(float(cost["bytes_per_cycle"]), dict(cycles), float(cost["cycles_per_lut16"]))
+    many = cost.get("cycles_many", {})
+    for bits in {k.layout.code.integers for k in kernels}:
+        form = {k.name for k in kernels if k.layout.code.integers == bits}
+        if form & set(many) and not form <= set(many):
+            raise BitnetcError(
+                f"{file}: cost.cycles_many", f"no figure for {min(form - set(many))}"
+            )
+    return Cost(
+        float(cost["bytes_per_cycle"]), dict(cycles), float(cost["cycles_per_lut16"]), dict(many)
+    )
 
 
 def _firmware(file: str, table: dict[str, Any]) -> Firmware:

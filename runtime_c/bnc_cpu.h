@@ -87,6 +87,10 @@ static inline int bnc_hwcap(int bit)
 }
 #endif
 
+#if defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+
 #if defined(__aarch64__) && (defined(__linux__) || defined(__APPLE__))
 /* Every Mac with an Arm processor has it, and the older systems among them no name to ask by. */
 static inline int bnc_has_dotprod(void)
@@ -95,6 +99,18 @@ static inline int bnc_has_dotprod(void)
     return 1;
 #else
     return bnc_hwcap(20);
+#endif
+}
+
+/* Macs since the M2. */
+static inline int bnc_has_i8mm(void)
+{
+#if defined(__APPLE__)
+    int has = 0;
+    size_t bytes = sizeof has;
+    return sysctlbyname("hw.optional.arm.FEAT_I8MM", &has, &bytes, NULL, 0) == 0 && has;
+#else
+    return getauxval(AT_HWCAP2) >> 13 & 1;
 #endif
 }
 #endif
@@ -146,6 +162,7 @@ static inline int bnc_cpu_lacks(char *lacks, char *has, size_t bytes)
 #elif defined(__aarch64__) && (defined(__linux__) || defined(__APPLE__))
         { "neon", "NEON", bnc_has_neon() },
         { "dotprod", "the dot product (asimddp)", bnc_has_dotprod() },
+        { "i8mm", "int8 matrix multiplication (i8mm)", bnc_has_i8mm() },
 #elif defined(__arm__) && defined(__linux__)
         { "neon32", "NEON", bnc_hwcap(12) },
 #elif defined(__riscv) && defined(__linux__)

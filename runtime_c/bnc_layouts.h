@@ -198,30 +198,6 @@ static inline int bnc_i2_m256k4_at(const uint8_t *w, int cols, int m, int k)
     return (w[byte] >> shift & 3) - 1;
 }
 
-/* tl1_m16k4: blocks of 16 x 4 trits.
- *
- *     mo mi:16, kb kn:2 -> mo kb mi | kn
- *
- * (row, column) held by the first two bytes of a block and by the last, high bits first:
- *
- *     byte   0:     (0, 0)     (0, 2)
- *     byte   1:     (1, 0)     (1, 2)
- *     byte  15:    (15, 0)    (15, 2)
- */
-enum { BNC_TL1_M16K4_ROWS = 16, BNC_TL1_M16K4_COLS = 4 };
-
-static inline int bnc_tl1_m16k4_at(const uint8_t *w, int cols, int m, int k)
-{
-    const int mo = m / 16;
-    const int mi = m % 16;
-    const int kb = k / 4;
-    const int kn = k / 2 % 2;
-    const int byte = (mo * (cols / 4) + kb) * 16 + mi;
-    const int shift = 4 - 4 * kn;
-    const int code = w[byte] >> shift & 15;
-    return (k % 2 == 0 ? code / 3 : code % 3) - 1;
-}
-
 /* tl1_m32k4: blocks of 32 x 4 trits.
  *
  *     mo mi:32, kb kn:2 -> mo kb mi | kn
@@ -241,6 +217,55 @@ static inline int bnc_tl1_m32k4_at(const uint8_t *w, int cols, int m, int k)
     const int kb = k / 4;
     const int kn = k / 2 % 2;
     const int byte = (mo * (cols / 4) + kb) * 32 + mi;
+    const int shift = 4 - 4 * kn;
+    const int code = w[byte] >> shift & 15;
+    return (k % 2 == 0 ? code / 3 : code % 3) - 1;
+}
+
+/* tl1_m64k4: blocks of 64 x 4 trits.
+ *
+ *     mo mi:64, kb kn:2 -> mo kb mi | kn
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:     (0, 0)     (0, 2)
+ *     byte   1:     (1, 0)     (1, 2)
+ *     byte  63:    (63, 0)    (63, 2)
+ */
+enum { BNC_TL1_M64K4_ROWS = 64, BNC_TL1_M64K4_COLS = 4 };
+
+static inline int bnc_tl1_m64k4_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 64;
+    const int mi = m % 64;
+    const int kb = k / 4;
+    const int kn = k / 2 % 2;
+    const int byte = (mo * (cols / 4) + kb) * 64 + mi;
+    const int shift = 4 - 4 * kn;
+    const int code = w[byte] >> shift & 15;
+    return (k % 2 == 0 ? code / 3 : code % 3) - 1;
+}
+
+/* tl1_m64k8: blocks of 64 x 8 trits.
+ *
+ *     mo mi:64, kb kn:2 kp:2 -> mo kb mi kp | kn
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:     (0, 0)     (0, 4)
+ *     byte   1:     (0, 2)     (0, 6)
+ *     byte 127:    (63, 2)    (63, 6)
+ */
+enum { BNC_TL1_M64K8_ROWS = 64, BNC_TL1_M64K8_COLS = 8 };
+
+static inline int bnc_tl1_m64k8_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 64;
+    const int mi = m % 64;
+    const int kb = k / 8;
+    const int kn = k / 4 % 2;
+    const int kp = k / 2 % 2;
+    const int byte = ((mo * (cols / 8) + kb) * 64 + mi) * 2 + kp;
     const int shift = 4 - 4 * kn;
     const int code = w[byte] >> shift & 15;
     return (k % 2 == 0 ? code / 3 : code % 3) - 1;

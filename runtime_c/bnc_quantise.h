@@ -17,7 +17,7 @@ struct bnc_acts {
     int8_t *q;    /* [n][stride]; zeros from the last column to the stride */
     int32_t *sum; /* [n]: sum of q, for kernels that compute with the codes trit + 1 */
     float *scale; /* [n] */
-    uint8_t *lut; /* [n][stride / 2][32], see bnc_build_lut16(); null when no kernel reads it */
+    uint8_t *lut; /* [n][stride * BNC_LUT], see bnc_build_lut16(); null when no kernel reads it */
     int stride;   /* columns between two tokens: the widest padded matrix of the model */
     float *f;     /* [n][f_stride]: the floats themselves; null when no matrix reads them */
     int f_stride; /* a multiple of 64; zeros from the last column on */
@@ -54,23 +54,65 @@ BNC_INLINE void bnc_quantise(struct bnc_acts *acts, int i, const float *x, int c
 }
 
 /* Look-up tables of token i for kernels with activation form "lut16". For each pair of columns
- * (2p, 2p+1) and each pair code c = 3 * (t0 + 1) + (t1 + 1), entry c is
+ * (2p, 2p+1) and each pair code c = 3 * (t0 + 1) + (t1 + 1), entry c of sixteen is, in one byte,
  *
- *     t0 * q[2p] + t1 * q[2p+1],   |entry| <= 254,
+ *     t0 * q[2p] + t1 * q[2p+1];   codes 9 to 15 are 0.
  *
- * as sixteen low bytes followed by sixteen high bytes (two's complement); codes 9 to 15 are 0. */
+ * |entry| <= |q[2p]| + |q[2p+1]|. Where that sum exceeds 127 the pair is wide: its table leaves
+ * q[2p+1] out, and a list names the pair, so that the kernel adds t1 * q[2p+1] apart. The token's
+ * largest |q| is 127, so few pairs of real activations are wide (one in forty of normal ones),
+ * and a kernel is exact whatever their number. */
+enum { BNC_LUT = 12 }; /* bytes for each column of the stride: 4 for the list, 8 for the tables */
+
+/* [1 + number]: the number of wide pairs, then each as pair << 8 | (uint8_t)q[2 * pair + 1], in
+ * order. At most stride / 2 of them. */
+BNC_INLINE uint32_t *bnc_lut_wide(const struct bnc_acts *acts, int i)
+{
+    return (uint32_t *)(void *)(acts->lut + (ptrdiff_t)i * acts->stride * BNC_LUT);
+}
+
+/* [stride / 2][16] */
+BNC_INLINE int8_t *bnc_lut_tables(const struct bnc_acts *acts, int i)
+{
+    return (int8_t *)(bnc_lut_wide(acts, i) + acts->stride);
+}
+
+/* The first wide pair of the list that is not below `pair`. */
+BNC_INLINE const uint32_t *bnc_lut_from(const uint32_t *wide, int pair)
+{
+    const uint32_t key = (uint32_t)pair << 8;
+    uint32_t low = 0, high = wide[0];
+    while (low < high) {
+        const uint32_t middle = (low + high) / 2;
+        if (wide[1 + middle] < key)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return wide + 1 + low;
+}
+
+typedef int8_t bnc_lut_table __attribute__((vector_size(16)));
+static const bnc_lut_table BNC_LUT_FIRST = { -1, -1, -1, 0, 0, 0, 1, 1, 1 };  /* t0 of a code */
+static const bnc_lut_table BNC_LUT_SECOND = { -1, 0, 1, -1, 0, 1, -1, 0, 1 }; /* t1 */
+
 BNC_INLINE void bnc_build_lut16(struct bnc_acts *acts, int i, int cols)
 {
     const int8_t *q = acts->q + i * acts->stride;
-    uint8_t *table = acts->lut + (ptrdiff_t)i * acts->stride * 16;
-    for (int p = 0; p < cols / 2; p++, table += 32) {
-        const int a = q[2 * p], b = q[2 * p + 1];
-        const int entry[16] = { -a - b, -a, b - a, -b, 0, b, a - b, a, a + b };
-        for (int c = 0; c < 16; c++) {
-            table[c] = (uint8_t)(entry[c] & 0xff);
-            table[16 + c] = (uint8_t)(entry[c] >> 8 & 0xff);
-        }
+    uint32_t *wide = bnc_lut_wide(acts, i);
+    int8_t *table = bnc_lut_tables(acts, i);
+    uint32_t number = 0;
+    for (int p = 0; p < cols / 2; p++, table += 16) {
+        const int8_t a = q[2 * p], b = q[2 * p + 1];
+        const int fits = (a < 0 ? -a : a) + (b < 0 ? -b : b) <= 127;
+        bnc_lut_table t = BNC_LUT_FIRST * a;
+        if (fits)
+            t += BNC_LUT_SECOND * b;
+        else
+            wide[++number] = (uint32_t)p << 8 | (uint8_t)b;
+        memcpy(table, &t, sizeof t);
     }
+    wide[0] = number;
 }
 
 #endif

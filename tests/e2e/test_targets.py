@@ -22,6 +22,7 @@ BELOW = [
     ("x86_64-sse4.1", "Conroe", "SSE4.1"),
     ("x86_64-avx2", "Nehalem", "AVX2, F16C"),
     ("armv8.2-dotprod", "cortex-a53", "the dot product"),
+    ("armv8.6-i8mm", "cortex-a76", "int8 matrix multiplication"),
     ("armv7-neon", "arm1176", "NEON"),
     ("riscv64-rvv", "rv64,v=false", "the vector extension"),
     ("wasm32-simd128", "wasmtime,simd=off", "SIMD"),

@@ -220,8 +220,10 @@ static struct bnc_acts make_acts(const struct check *c, enum fill fill, int cols
         }
     }
     if (c->lut) {
-        x.lut = ending_at_guard(&lut_memory, count * 16);
-        memset(x.lut, 0xa5, count * 16);
+        const size_t before = (size_t)(n - 1) * (size_t)x.stride * BNC_LUT;
+        const size_t lut = before + 4 * (size_t)x.stride + 8 * (size_t)cols;
+        x.lut = ending_at_guard(&lut_memory, lut);
+        memset(x.lut, 0xa5, lut);
         for (int i = 0; i < n; i++)
             bnc_build_lut16(&x, i, cols);
     }

@@ -219,7 +219,9 @@ static struct bnc_acts new_acts(int n, int stride, int lut)
     x.q = memory(count);
     x.sum = memory(sizeof *x.sum * (size_t)n);
     x.scale = new_floats(n);
-    x.lut = lut ? memory(count * 16) : NULL;
+    x.lut = lut ? memory(count * BNC_LUT) : NULL;
+    if (lut)
+        memset(x.lut, 0, count * BNC_LUT);
     memset(x.q, 0x55, count);
     return x;
 }
@@ -236,7 +238,7 @@ static void do_quantise(void)
     give(x.q, (size_t)n * (size_t)stride);
     give(x.sum, sizeof *x.sum * (size_t)n);
     give_floats(x.scale, n);
-    give(x.lut, (size_t)n * (size_t)stride * 16);
+    give(x.lut, (size_t)n * (size_t)stride * BNC_LUT);
 }
 
 /* cols, tokens; a scale, rows -> codes, sums, scales. */

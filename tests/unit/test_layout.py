@@ -102,9 +102,9 @@ def test_i2_k64_byte_by_byte() -> None:
 
 def test_tl1_byte_by_byte() -> None:
     """One case by hand: a byte holds columns 0, 1 and 2, 3 of one row as two codes."""
-    trits = np.zeros((16, 4), np.int8)
+    trits = np.zeros((32, 4), np.int8)
     trits[5] = [1, -1, 0, 1]
-    packed = LAYOUTS["tl1_m16k4"].pack(trits)
+    packed = LAYOUTS["tl1_m32k4"].pack(trits)
     assert packed[5] == (3 * 2 + 0) << 4 | (3 * 1 + 2)
     assert packed[4] == packed[6] == 0x44
 

@@ -9,7 +9,7 @@
 #define BNC_MODEL_NAME          "tiny"
 #define BNC_MODEL_TITLE         "tiny"
 #define BNC_MODEL_TARGET        "armv8-neon"
-#define BNC_MODEL_KERNELS       "neon:i2_m4k64"
+#define BNC_MODEL_KERNELS       "neon:i2_m4k64, neon:tl1_m64k4"
 #define BNC_MODEL_VERSION       "0.1.0"
 #define BNC_MODEL_VOCAB         TINY_VOCAB
 #define BNC_MODEL_CONTEXT       TINY_CONTEXT
@@ -22,7 +22,7 @@
 #define BNC_MODEL_PROGRAM_BYTES ((size_t)294912) /* code, C library, stacks: about */
 
 /* Bytes that one decoded token reads: packed ternary matrices, and the head. */
-#define BNC_MODEL_TERNARY_BYTES 15360.0
+#define BNC_MODEL_TERNARY_BYTES 14336.0
 #define BNC_MODEL_HEAD_BYTES    40960.0
 #define BNC_MODEL_CACHE         "f16"
 #define BNC_MODEL_CACHE_BYTES   128 /* a position */

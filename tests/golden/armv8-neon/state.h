@@ -28,25 +28,26 @@ enum {
     KV_DIM = 16,    /* KV_HEADS * HEAD_DIM */
     VOCAB = 320,    /* rows of the embedding */
     BATCH = 64,     /* most tokens in one step */
-    STRIDE = 128,   /* columns between two quantised tokens */
+    STRIDE = 96,    /* columns between two quantised tokens */
 };
 
 /* Where buffers lie in the arena, in bytes. Those that are never alive together overlap. */
 enum {
-    AT_H = 12288,         /* gate * up */
-    AT_NORMED = 12288,    /* the head's input */
-    AT_ODDS = 12288,      /* the sampler's weights */
-    AT_Q = 12288,         /* queries, then attention */
-    AT_ORDER = 13568,     /* the sampler's order */
-    AT_TEXT = 14848,      /* text of the token that is delivered */
-    AT_K = 28672,         /* keys of these tokens */
-    AT_V = 32768,         /* values of these tokens */
-    AT_X = 36864,         /* residual stream */
-    AT_ACT_Q = 53248,     /* quantised activations */
-    AT_LOGITS = 61440,    /* logits of the last token */
-    AT_ACT_SCALE = 62720, /* their scales */
-    AT_ACT_SUM = 62976,   /* their sums */
-    AT_THREADS = 63232    /* scratch of each thread, then the cache */
+    AT_ACT_LUT = 12288,    /* look-up tables */
+    AT_ODDS = 12288,       /* the sampler's weights */
+    AT_ORDER = 13568,      /* the sampler's order */
+    AT_TEXT = 14848,       /* text of the token that is delivered */
+    AT_H = 86016,          /* gate * up */
+    AT_NORMED = 86016,     /* the head's input */
+    AT_Q = 86016,          /* queries, then attention */
+    AT_K = 102400,         /* keys of these tokens */
+    AT_V = 106496,         /* values of these tokens */
+    AT_X = 110592,         /* residual stream */
+    AT_ACT_Q = 126976,     /* quantised activations */
+    AT_LOGITS = 133120,    /* logits of the last token */
+    AT_ACT_SCALE = 134400, /* their scales */
+    AT_ACT_SUM = 134656,   /* their sums */
+    AT_THREADS = 134912    /* scratch of each thread, then the cache */
 };
 
 struct tiny {

@@ -8,6 +8,7 @@
  */
 #include "state.h"
 #include "kernels/neon/matmul_i2_m4k64.h"
+#include "kernels/neon/matmul_tl1_m64k4.h"
 
 static const float NORM_EPS = 1e-05f; /* added to the mean of squares */
 static const float ATTENTION_SCALE = 0.25f; /* 1 / sqrt(HEAD_DIM) */
@@ -24,8 +25,8 @@ static struct scratch scratch_of(const struct tiny *m, int thread)
     uint8_t *at = m->threads + m->thread_bytes * (size_t)thread;
     struct scratch s;
     s.acc = (int32_t *)(void *)at;
-    s.row = (float *)(void *)(at + 2048);
-    s.score = (float *)(void *)(at + 2432);
+    s.row = (float *)(void *)(at + 32768);
+    s.score = (float *)(void *)(at + 33152);
     return s;
 }
 
@@ -99,13 +100,13 @@ static const struct bnc_linear w_up = {
     .per_row = 0,
 };
 
-/* 64 x 96 in layout i2_m4k64 */
+/* 64 x 96 in layout tl1_m64k4 */
 static const struct bnc_linear w_down = {
-    .kernel = bnc_matmul_i2_m4k64_neon,
+    .kernel = bnc_matmul_tl1_m64k4_neon,
     .rows = 64,
-    .cols = 128,
-    .tile = 4,
-    .tile_bytes = 128,
+    .cols = 96,
+    .tile = 64,
+    .tile_bytes = 1536,
     .per_row = 0,
 };
 

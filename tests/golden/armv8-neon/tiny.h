@@ -84,7 +84,7 @@ enum {
 /* MEMORY, known before the program runs: each size is a constant here and a function below. */
 
 /* Read-only data: packed weights, and tokenizer tables. */
-#define TINY_WEIGHTS_BYTES ((size_t)67968)
+#define TINY_WEIGHTS_BYTES ((size_t)66944)
 #define TINY_TOKENIZER_BYTES ((size_t)9064)
 
 /* Keys and values of a session, float16; they are part of the arena. */
@@ -92,11 +92,11 @@ enum {
 
 /* Scratch of one thread; part of the arena, too. */
 #define TINY_THREAD_BYTES(context) \
-    (((size_t)2432 + (size_t)16 * (size_t)(context) + 63) / 64 * 64)
+    (((size_t)33152 + (size_t)16 * (size_t)(context) + 63) / 64 * 64)
 
 /* One session: state and buffers, scratch of each thread, and the cache. */
 #define TINY_ARENA_BYTES(context, threads) \
-    ((size_t)63232 + (size_t)(threads) * TINY_THREAD_BYTES(context) + \
+    ((size_t)134912 + (size_t)(threads) * TINY_THREAD_BYTES(context) + \
      TINY_CACHE_BYTES(context))
 
 /* Stack that a call takes at most, on each thread; measured, with a margin. It holds for builds that
@@ -115,7 +115,7 @@ int tiny_max_context(void);
 
 /* VERSION. All constants of this header as one number: a program that was compiled with the header
  * of another build than the library it finds is refused by tiny_init(). */
-#define TINY_ABI 0x2BFDFDF1
+#define TINY_ABI 0x7F67E3BB
 int tiny_abi(void);
 
 /* What an error code means, in a few words; for a code of no error "no error". */

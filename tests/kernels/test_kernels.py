@@ -79,3 +79,9 @@ def test_compiler_errors_are_not_skips(tmp_path: Path) -> None:
     source.write_text("int main(void) { return }\n")
     with pytest.raises(CompilerFailed, match=r"wrong\.c"):
         build(source, tmp_path / "wrong", load_target("scalar"), False)
+
+
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if v.target == "scalar"], ids=str)
+def test_chosen_rows_equal_all_rows(variant: Variant, program: Check) -> None:
+    passed, failed = totals(program(HERE / "check_gated.c", variant))
+    assert passed == 500 and failed == 0

@@ -166,6 +166,14 @@ KERNELS: dict[str, Kernel] = {
         ),
         Kernel(
             "neoni8mm",
+            "t5_m4k80",
+            "int8",
+            ("neon", "dotprod", "i8mm"),
+            _CODES,
+            "defined(__ARM_FEATURE_MATMUL_INT8)",
+        ),
+        Kernel(
+            "neoni8mm",
             "i2_m4k64",
             "int8",
             ("neon", "dotprod", "i8mm"),

@@ -2,16 +2,22 @@
 
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from checkpoints import VARIANTS, planted
 from conftest import Unavailable
 
-from bitnetc.compiler import Options, compile_model, load
+from bitnetc.build import build
+from bitnetc.compiler import Options, compile_model, load, silent
+from bitnetc.emit import emit
 from bitnetc.errors import BitnetcError
+from bitnetc.kernels import KERNELS
+from bitnetc.plan import plan
 from bitnetc.run import command
 from bitnetc.target import load_target, target_names
+from bitnetc.toolchain import choose
 from bitnetc.verify import verify
 from e2e.built import EXAMPLE, Built, program_of
 
@@ -101,6 +107,36 @@ def test_other_graphs_elsewhere(
     start(target, Path("program"), cpu, unavailable)
     model, plan, folder = built(tiny(variant), target)
     for outcome in verify(model, plan, program_of(folder, target), cpu):
+        assert outcome.equal, f"{outcome.case.title}: {outcome.detail}"
+
+
+# No plan picks look-up tables here: the memory is what counts. So they are the only kernel.
+@pytest.mark.parametrize(
+    ("target", "cpu", "kernel"),
+    [
+        ("x86_64-avx2", "host", "avx2:tl1_m32k4"),
+        ("armv8-neon", "cortex-a72", "neon:tl1_m64k4"),
+        ("armv8-neon", "cortex-a53", "neon:tl1_m64k8"),
+    ],
+)
+def test_look_up_tables(
+    target: str,
+    cpu: str,
+    kernel: str,
+    tmp_path: Path,
+    tiny: Callable[[str], Path],
+    unavailable: Unavailable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start(target, Path("program"), cpu, unavailable)
+    monkeypatch.setenv("CFLAGS", "-O1")
+    model = load(tiny("2b4t-odd-sizes"))
+    only = replace(load_target(target), kernels=(KERNELS[kernel],))
+    decided = plan(model, only)
+    bundle = emit(decided, model, "model")
+    toolchain = choose(only, False, None)
+    artifact = build(bundle, decided, model, toolchain, tmp_path / "out", silent)
+    for outcome in verify(model, decided, artifact.program, cpu):
         assert outcome.equal, f"{outcome.case.title}: {outcome.detail}"
 
 

@@ -301,7 +301,7 @@ def loops(peers: Path | None, mca: str, only: str) -> None:
     theirs = peer_loops(peers) if peers else []
     with tempfile.TemporaryDirectory() as scratch:
         for core in CORES:
-            if only and only not in core.name:
+            if only and not core.name.endswith(only):
                 continue
             target = load_target(core.target)
             print(f"\n{core.name} ({core.model})")
@@ -390,7 +390,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peers", type=Path, help="checkouts of other engines")
     parser.add_argument("--boards", action="store_true", help="projected tokens per second")
-    parser.add_argument("--core", default="", help="only cores whose name has this in it")
+    parser.add_argument("--core", default="", help="only this one, such as A53 or N2")
     parser.add_argument("--mca", default="llvm-mca", help="LLVM 22 or later knows all the cores")
     arguments = parser.parse_args()
     if arguments.boards:

@@ -59,6 +59,7 @@ _RUNTIME = (
     "bnc_dense.h",
     "bnc_float_linear.h",
     "bnc_graph.h",
+    "bnc_huge.h",
     "bnc_lanes.h",
     "bnc_layouts.h",
     "bnc_linear.h",
@@ -92,6 +93,7 @@ _DETACHED = ("bnc_map.h", "bnc_sha256.h", "bnc_weights.h")
 _HOSTED = (
     "bnc_chat.h",
     "bnc_cpu.h",
+    "bnc_huge.h",
     "bnc_main.c",
     "bnc_main_bench.h",
     "bnc_main_chat.h",

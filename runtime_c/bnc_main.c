@@ -116,6 +116,10 @@ static void info(const struct options *o)
     printf("resident   %zu bytes: %zu weights, %zu tokenizer, %zu arena, about %zu program\n",
            BNC_MODEL_WEIGHTS_BYTES + BNC_MODEL_TABLES_BYTES + arena + BNC_MODEL_PROGRAM_BYTES,
            BNC_MODEL_WEIGHTS_BYTES, BNC_MODEL_TABLES_BYTES, arena, BNC_MODEL_PROGRAM_BYTES);
+    if (o->huge_pages) {
+        printf("huge pages hold a copy of the weights: all of them stay resident\n");
+        return;
+    }
 #ifdef BNC_MODEL_SPARSE_BYTES
     printf("at least   %zu bytes: %zu weights and the tokenizer are read as the text needs them\n",
            BNC_MODEL_WEIGHTS_BYTES - BNC_MODEL_SPARSE_BYTES + arena + BNC_MODEL_PROGRAM_BYTES,

@@ -39,12 +39,12 @@ static const char usage[] =
     "                  the weights, from this byte of a file or device on; without it, the file\n"
     "                  NAME.weights beside the program or in ../share, if it was compiled for one\n"
     "  --check-weights read them all before the start, and compare their SHA-256\n"
-#ifdef __linux__
-    "  --huge-pages    copy them into memory of large pages: faster, but no longer shared with "
-    "other\n"
-    "                  programs, and a slower start\n"
-#endif
     "\n"
+#endif
+#ifdef __linux__
+    "  --huge-pages    copy the weights into memory of large pages: faster, but all of them stay "
+    "in\n"
+    "                  memory, not shared with other programs, and the start is slower\n"
 #endif
 #ifdef BNC_MODEL_VARIANTS
     "  --cpu NAME      compute as on this CPU, one of those that --info lists (the best that runs\n"
@@ -183,10 +183,10 @@ static struct options parse(int argc, char **argv)
 #ifdef BNC_MODEL_WEIGHTS_FILE_BYTES
         } else if (is(arg, "--check-weights")) {
             o.check_weights = 1;
+#endif
 #ifdef __linux__
         } else if (is(arg, "--huge-pages")) {
             o.huge_pages = 1;
-#endif
 #endif
         } else {
             static const char *const known[] = {

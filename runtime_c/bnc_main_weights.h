@@ -6,6 +6,10 @@
 
 #include "bnc_main_options.h"
 
+#ifdef __linux__
+#include "bnc_huge.h"
+#endif
+
 #ifdef BNC_MODEL_WEIGHTS_FILE_BYTES
 
 #include "bnc_map.h"
@@ -23,7 +27,7 @@ static void open_weights(const struct options *o)
     if (code != 0)
         die(USAGE, path, bnc_model_error(code));
 #ifdef __linux__
-    if (o->huge_pages && bnc_huge_pages(&weights) != 0)
+    if (o->huge_pages && bnc_huge_pages(weights.data, weights.bytes) != 0)
         die(FAILED, "--huge-pages", "there is no memory for a copy of the weights");
 #endif
 }
@@ -37,7 +41,15 @@ static struct bnc_model *begin(void *arena, size_t bytes, int context, int threa
 
 static void open_weights(const struct options *o)
 {
+#ifdef __linux__
+    const int found = o->huge_pages ? bnc_huge_program(BNC_MODEL_WEIGHTS_BYTES) : 1;
+    if (found < 1)
+        die(FAILED, "--huge-pages",
+            found < 0 ? "there is no memory for a copy of the weights"
+                      : "/proc/self/maps does not say where the weights are");
+#else
     (void)o;
+#endif
 }
 
 static struct bnc_model *begin(void *arena, size_t bytes, int context, int threads)

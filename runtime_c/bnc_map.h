@@ -3,7 +3,6 @@
  * it is read into memory.
  *
  * bnc_map_file()       a file, or a device, from an offset on
- * bnc_huge_pages()     a copy in huge pages instead of the mapping; Linux only
  * bnc_program_folder() where the program lies
  * bnc_open_weights()   the file that --weights names, else the one beside the program
  */
@@ -22,7 +21,7 @@ struct bnc_map {
     size_t bytes;
 };
 
-/* All four: *map is what there is from `offset` on, `most` bytes at most. Returns 0, or -1 and
+/* All of them: *map is what there is from `offset` on, `most` bytes at most. Returns 0, or -1 and
  * errno. What is mapped stays to the end of the program. */
 
 #if defined(_WIN32)
@@ -141,31 +140,6 @@ static inline int bnc_map_file(struct bnc_map *map, const char *path, uint64_t o
         map->data = (const uint8_t *)memory + before;
         map->bytes = bytes;
     }
-    return 0;
-}
-
-#endif
-
-#if defined(__linux__)
-
-/* Puts the bytes into memory of 2 MiB pages, where the system has some, and lets go of the file:
- * reading all of them takes fewer translations of addresses. Returns 0, or -1 without memory, and
- * then nothing has changed. */
-static inline int bnc_huge_pages(struct bnc_map *map)
-{
-    const size_t huge = (size_t)2 << 20, page = (size_t)sysconf(_SC_PAGESIZE);
-    const size_t bytes = (map->bytes + huge - 1) / huge * huge;
-    uint8_t *room =
-        mmap(0, bytes + huge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (room == MAP_FAILED)
-        return -1;
-    uint8_t *at = room + (huge - (uintptr_t)room % huge) % huge;
-    madvise(at, bytes, MADV_HUGEPAGE);
-    memcpy(at, map->data, map->bytes);
-    mprotect(room, bytes + huge, PROT_READ);
-    const size_t before = (uintptr_t)map->data % page;
-    munmap((void *)((uintptr_t)map->data - before), before + map->bytes);
-    map->data = at;
     return 0;
 }
 

@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,8 +69,6 @@ def test_file_is_found(detached: Path, said: str, tmp_path: Path) -> None:
     moved = Path(shutil.copy(program, tmp_path))
     assert "beside the program" in refused(moved, *ASKED)
     assert text_of(moved, *ASKED, "--weights", weights, "--check-weights") == said
-    if sys.platform == "linux":
-        assert text_of(program, *ASKED, "--huge-pages") == said
     shutil.copy(weights, tmp_path)
     path = {**os.environ, "PATH": str(tmp_path)}
     assert text_of(moved, *ASKED, cwd="/") == said
@@ -78,6 +77,29 @@ def test_file_is_found(detached: Path, said: str, tmp_path: Path) -> None:
     size = weights.stat().st_size
     assert program.stat().st_size < size / 2 + 2_000_000
     assert not (detached / "src" / "weights.bin").exists()
+
+
+@pytest.mark.parametrize("weights", ["binary", "file"])
+def test_huge_pages(weights: str, built: Callable[..., Built], said: str) -> None:
+    """The weights are replaced by memory that no file is behind, at the same addresses."""
+    program = program_of(
+        built(EXAMPLE, "native", name="austen", weights=weights)[2], "native", "austen"
+    )
+    assert text_of(program, *ASKED, "--huge-pages") == said
+    assert "stay resident" in text_of(program, "--info", "--huge-pages")
+    with subprocess.Popen([program, "--logits", "--huge-pages"], stdin=subprocess.PIPE) as waiting:
+        assert waiting.stdin
+        ready = time.monotonic() + 20
+        while time.monotonic() < ready:
+            maps = Path(f"/proc/{waiting.pid}/maps").read_text()
+            found = re.findall(r"^(\w+)-(\w+) r--p \S+ 00:00 0 *$", maps, re.M)
+            if any(int(to, 16) - int(at, 16) >= 2**21 for at, to in found):
+                break
+            time.sleep(0.05)
+        else:
+            pytest.fail(f"no copy of the weights:\n{maps}")
+        waiting.stdin.close()
+        waiting.wait(20)
 
 
 def test_file_equals_the_reference(built: Callable[..., Built]) -> None:

@@ -1,6 +1,7 @@
 /* tiny: the program around the library. Its command line is in bnc_main.c. */
 #define _POSIX_C_SOURCE 200809L
 #define _DEFAULT_SOURCE /* madvise */
+#define _GNU_SOURCE     /* mremap */
 #define _FILE_OFFSET_BITS 64
 #define _DARWIN_C_SOURCE /* macOS counts its cores under this name only */
 

@@ -52,6 +52,7 @@ _RUNTIME = (
     "bnc_amx.h",
     "bnc_assembler.h",
     "bnc_attention.h",
+    "bnc_attention_batch.h",
     "bnc_cache.h",
     "bnc_chat.h",
     "bnc_columns.h",
@@ -428,7 +429,7 @@ def _header_abi(plan: Plan, model: Model, weights_bytes: int, table_bytes: int) 
     said = [
         *(API, model.kv, plan.shape.vocab, plan.shape.dim, plan.context, plan.batch),
         *(weights_bytes, table_bytes, memory.fixed_bytes, memory.acc_bytes, memory.row_bytes),
-        *(memory.score_bytes_per_position, memory.cache_bytes_per_position),
+        *(memory.score_bytes, memory.score_bytes_per_position, memory.cache_bytes_per_position),
         *(plan.stack_bytes, sampling.temperature, sampling.top_k, sampling.top_p),
     ]
     digest = hashlib.sha256(repr(said).encode()).digest()
@@ -471,6 +472,7 @@ def _constants(plan: Plan) -> list[str]:
         ("KV_DIM", s.kv_dim, "KV_HEADS * HEAD_DIM"),
         ("VOCAB", s.vocab, "rows of the embedding"),
         ("BATCH", plan.batch, "most tokens in one step"),
+        ("ATTEND_TOKENS", plan.memory.attend_tokens, "those that attend together"),
         ("STRIDE", plan.stride, "columns between two quantised tokens"),
     ]
     if "act_f" in plan.memory.buffers:

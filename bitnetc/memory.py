@@ -18,6 +18,7 @@ STATE_BYTES = {True: 12288, False: 512}
 LANES = 16  # docs/arithmetic.md, rule 2
 LUT = 12  # BNC_LUT of runtime_c/bnc_quantise.h
 HEADS_TOGETHER = 4  # runtime_c/bnc_attention.h
+ATTEND_ROWS, ATTEND_STEP, ATTEND_VALUES = 32, 4, 32  # runtime_c/bnc_attention_batch.h
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,10 @@ class Memory:
     buffers: dict[str, Buffer]
     offsets: dict[str, int]  # from the start of the arena
     fixed_bytes: int  # state and buffers
-    acc_bytes: int  # per thread: int32 sums of one tile
+    attend_tokens: int  # of a prompt that attend together
+    acc_bytes: int  # per thread: int32 sums of one tile; or what attention computes in
     row_bytes: int  # per thread: one normalised token
+    score_bytes: int  # per thread: what scores reach behind the context
     score_bytes_per_position: int  # per thread and position of context
     cache_bytes_per_position: int
     cache_row_bytes: int  # one head's key or value at one position: runtime_c/bnc_cache.h
@@ -55,7 +58,8 @@ class Memory:
 
     def thread_bytes(self, context: int) -> int:
         """Scratch of one thread."""
-        return align(self.acc_bytes + self.row_bytes + self.score_bytes_per_position * context)
+        score = self.score_bytes + self.score_bytes_per_position * context
+        return align(self.acc_bytes + self.row_bytes + score)
 
     def arena_bytes(self, context: int, threads: int) -> int:
         """What NAME_ARENA_BYTES(context, threads) gives."""
@@ -83,6 +87,7 @@ def memory_plan(
     piece: int = 0,
     graph: Graph | None = None,
     q8: bool = False,
+    small: bool = False,
 ) -> Memory:
     """Offsets of all buffers for `batch` tokens at a time.
 
@@ -91,7 +96,8 @@ def memory_plan(
     threads: whether there may be more than one;
     piece: bytes of the longest token's text;
     graph: by default one that needs nothing of its own;
-    q8: the cache holds int8 codes with a scale, not float16.
+    q8: the cache holds int8 codes with a scale, not float16;
+    small: tokens attend one by one, which takes the least memory.
     """
     graph = graph or Graph()
     at = {name: i for i, name in enumerate(_PHASES)}
@@ -129,13 +135,22 @@ def memory_plan(
     head_stride = -(-shape.head_dim // LANES) * LANES
     cache_row = head_stride + 4 if q8 else 2 * head_stride
     row = max(shape.dim, shape.q_dim, shape.ffn_dim)
+    row = row if graph.inputs == 1 else max(row, 2 * shape.dim)
+    heads = min(HEADS_TOGETHER, shape.heads // shape.kv_heads)
+    together = 1 if small else min(batch, ATTEND_ROWS // heads)
+    rows = heads if together == 1 else -(-together * heads // ATTEND_STEP) * ATTEND_STEP
+    attend = 0 if together == 1 else (2 * rows + ATTEND_VALUES) * head_stride * 4
+    # Scores come in whole groups of lanes, the last of which may reach behind the context.
+    behind = 0 if together == 1 else rows * (LANES - 1) * 4
     memory = Memory(
         buffers={b.name: b for b in buffers},
         offsets=offsets,
         fixed_bytes=end,
-        acc_bytes=2 * tile * batch * 4,
-        row_bytes=align((row if graph.inputs == 1 else max(row, 2 * shape.dim)) * 4),
-        score_bytes_per_position=4 * min(HEADS_TOGETHER, shape.heads // shape.kv_heads),
+        attend_tokens=together,
+        acc_bytes=max(2 * tile * batch * 4, attend),
+        row_bytes=align(row * 4),
+        score_bytes=behind,
+        score_bytes_per_position=4 * rows,
         cache_bytes_per_position=2 * shape.layers * shape.kv_heads * cache_row,
         cache_row_bytes=cache_row,
         inputs=graph.inputs,

@@ -243,7 +243,8 @@ def plan(
         stride = max(stride, graph.float_stride)
     piece = max(map(len, model.tokenizer.pieces), default=0)
     memory = memory_plan(
-        *(model.shape, batch, stride, lut, tile, target.threads, piece, graph, model.kv == "q8")
+        *(model.shape, batch, stride, lut, tile, target.threads, piece, graph, model.kv == "q8"),
+        small=target.arch == "arm",
     )
     screened = model.integer_head is not None and model.integer_head.screened
     decided = Plan(target, model.shape, context, batch, groups, stride, lut, memory, head, screened)

@@ -58,9 +58,8 @@ BNC_INLINE void bnc_attend_heads(float *out, const float *q, struct bnc_cache ca
 
     for (int h = 0; h < heads; h++) {
         float *s = score + (ptrdiff_t)h * positions;
-        float largest = s[0], weight = 0.0f;
-        for (int t = 1; t < positions; t++)
-            largest = s[t] > largest ? s[t] : largest;
+        float weight = 0.0f;
+        const float largest = bnc_largest(s, positions);
         for (int t = 0; t < positions; t++)
             s[t] = bnc_exp(s[t] - largest);
         for (int first = 0; first < positions; first += BNC_CHUNK)

@@ -198,24 +198,36 @@ BNC_INLINE struct bnc_cache bnc_cache_from(struct bnc_cache cache, int first, in
     return (struct bnc_cache){ cache.keys + skipped, cache.values + skipped };
 }
 
+/* The first position that the token at position `at` sees, of a text that begins at `start`. */
+BNC_INLINE int bnc_first_seen(int at, int start, int window)
+{
+    return window && start < at + 1 - window ? at + 1 - window : start;
+}
+
 /* bnc_attention() of token i over the last `window` positions (0: all) of its text, which begins at
- * starts[i]. Chunks are counted from the first position that is seen. */
+ * starts[i]. Chunks are counted from the first position that is seen, so that only tokens that see
+ * the same one attend together. */
 BNC_INLINE void bnc_attention_from(const struct bnc_worker *worker, float *q, uint16_t *layer,
                                    int heads, int kv_heads, int head_dim, float scale, int context,
-                                   int pos, int n, int window, const int32_t *starts, float *score)
+                                   int pos, int n, int together, int window, const int32_t *starts,
+                                   float *score, float *scratch)
 {
     const int group = heads / kv_heads;
-    int begin, end;
-    bnc_share(worker, n * kv_heads, &begin, &end);
-    for (int item = begin; item < end; item++) {
-        const int i = item / kv_heads, head = item % kv_heads;
-        float *at = q + (i * heads + head * group) * head_dim;
-        int first = starts ? starts[i] : 0;
-        if (window && first < pos + i + 1 - window)
-            first = pos + i + 1 - window;
-        const struct bnc_cache all = bnc_cache_head(layer, kv_heads, context, head, head_dim);
-        bnc_attend(at, at, bnc_cache_from(all, first, head_dim), pos + i + 1 - first, group,
-                   head_dim, scale, score);
+    const int items = bnc_attend_items(n, together, kv_heads);
+    for (int turn = worker->index; turn < items; turn += worker->count) {
+        const struct bnc_attend_item item = bnc_attend_item(turn, n, together, kv_heads);
+        const struct bnc_cache all = bnc_cache_head(layer, kv_heads, context, item.head, head_dim);
+        const int end = item.first + item.tokens;
+        for (int i = item.first, next; i < end; i = next) {
+            const int first = bnc_first_seen(pos + i, starts ? starts[i] : 0, window);
+            for (next = i + 1; next < end; next++)
+                if (bnc_first_seen(pos + next, starts ? starts[next] : 0, window) != first)
+                    break;
+            bnc_attend_tokens(q + (ptrdiff_t)(i * heads + item.head * group) * head_dim,
+                              heads * head_dim, bnc_cache_from(all, first, head_dim),
+                              pos + i + 1 - first, next - i, group, head_dim, scale, score,
+                              scratch);
+        }
     }
 }
 

@@ -196,6 +196,95 @@ BNC_INLINE float bnc_lanes_sum(struct bnc_lanes s)
 }
 #endif
 
+/* The largest of a[i], i < n, for n >= 1: the same in any order, hence lane by lane. */
+BNC_INLINE float bnc_largest(const float *a, int n)
+{
+    float lane[BNC_LANES], largest = a[0];
+    int i = 0;
+    for (int l = 0; l < BNC_LANES; l++)
+        lane[l] = a[0];
+    for (; i + BNC_LANES <= n; i += BNC_LANES)
+        for (int l = 0; l < BNC_LANES; l++)
+            lane[l] = a[i + l] > lane[l] ? a[i + l] : lane[l];
+    for (int l = 0; l < BNC_LANES; l++)
+        largest = lane[l] > largest ? lane[l] : largest;
+    for (; i < n; i++)
+        largest = a[i] > largest ? a[i] : largest;
+    return largest;
+}
+
+/* to[l][i] = lane l of from[i], sixteen by sixteen. */
+BNC_INLINE void bnc_lanes_transpose(float *to, const struct bnc_lanes from[BNC_LANES])
+{
+#if defined(__AVX512F__)
+    __m512 two[16], four[16]; /* two rows interleaved; columns of four rows, by quarter */
+    for (int i = 0; i < 16; i += 2) {
+        const __m512 a = (__m512)from[i].part[0], b = (__m512)from[i + 1].part[0];
+        two[i] = _mm512_unpacklo_ps(a, b);
+        two[i + 1] = _mm512_unpackhi_ps(a, b);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int c = 0; c < 2; c++) {
+            const __m512d a = _mm512_castps_pd(two[i + c]), b = _mm512_castps_pd(two[i + c + 2]);
+            four[i + 2 * c] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+            four[i + 2 * c + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        }
+    for (int c = 0; c < 4; c++) {
+        const __m512 even0 = _mm512_shuffle_f32x4(four[c], four[4 + c], 0x88);
+        const __m512 even1 = _mm512_shuffle_f32x4(four[8 + c], four[12 + c], 0x88);
+        const __m512 odd0 = _mm512_shuffle_f32x4(four[c], four[4 + c], 0xdd);
+        const __m512 odd1 = _mm512_shuffle_f32x4(four[8 + c], four[12 + c], 0xdd);
+        _mm512_storeu_ps(to + 16 * c, _mm512_shuffle_f32x4(even0, even1, 0x88));
+        _mm512_storeu_ps(to + 16 * (4 + c), _mm512_shuffle_f32x4(odd0, odd1, 0x88));
+        _mm512_storeu_ps(to + 16 * (8 + c), _mm512_shuffle_f32x4(even0, even1, 0xdd));
+        _mm512_storeu_ps(to + 16 * (12 + c), _mm512_shuffle_f32x4(odd0, odd1, 0xdd));
+    }
+#elif defined(__AVX__)
+    for (int p = 0; p < BNC_PARTS; p++)
+        for (int i = 0; i < 16; i += 8) { /* eight by eight */
+            __m256 two[8], four[8];
+            for (int j = 0; j < 8; j += 2) {
+                const __m256 a = (__m256)from[i + j].part[p], b = (__m256)from[i + j + 1].part[p];
+                two[j] = _mm256_unpacklo_ps(a, b);
+                two[j + 1] = _mm256_unpackhi_ps(a, b);
+            }
+            for (int j = 0; j < 8; j += 4)
+                for (int c = 0; c < 2; c++) {
+                    four[j + 2 * c] = _mm256_shuffle_ps(two[j + c], two[j + c + 2], 0x44);
+                    four[j + 2 * c + 1] = _mm256_shuffle_ps(two[j + c], two[j + c + 2], 0xee);
+                }
+            for (int c = 0; c < 4; c++) {
+                float *at = to + 16 * (8 * p + c) + i;
+                _mm256_storeu_ps(at, _mm256_permute2f128_ps(four[c], four[4 + c], 0x20));
+                _mm256_storeu_ps(at + 64, _mm256_permute2f128_ps(four[c], four[4 + c], 0x31));
+            }
+        }
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+    for (int p = 0; p < BNC_PARTS; p++)
+        for (int i = 0; i < 16; i += 4) { /* four by four */
+            const float32x4x2_t a =
+                vzipq_f32((float32x4_t)from[i].part[p], (float32x4_t)from[i + 2].part[p]);
+            const float32x4x2_t b =
+                vzipq_f32((float32x4_t)from[i + 1].part[p], (float32x4_t)from[i + 3].part[p]);
+            const float32x4x2_t low = vzipq_f32(a.val[0], b.val[0]);
+            const float32x4x2_t high = vzipq_f32(a.val[1], b.val[1]);
+            float *at = to + 64 * p + i;
+            vst1q_f32(at, low.val[0]);
+            vst1q_f32(at + 16, low.val[1]);
+            vst1q_f32(at + 32, high.val[0]);
+            vst1q_f32(at + 48, high.val[1]);
+        }
+#else
+    for (int i = 0; i < BNC_LANES; i++) {
+        float lane[BNC_LANES];
+        for (int p = 0; p < BNC_PARTS; p++)
+            bnc_store(lane + p * BNC_VECTOR, from[i].part[p]);
+        for (int l = 0; l < BNC_LANES; l++)
+            to[BNC_LANES * l + i] = lane[l];
+    }
+#endif
+}
+
 /* sum of a[i] * b[i], i < n. */
 BNC_INLINE float bnc_dot(const float *a, const float *b, int n)
 {

@@ -11,6 +11,7 @@
 #endif
 
 #include "bnc_attention.h"
+#include "bnc_attention_batch.h"
 #include "bnc_dense.h"
 #include "bnc_linear.h"
 #include "bnc_math.h"
@@ -71,19 +72,55 @@ BNC_INLINE void bnc_rope_cache(const struct bnc_worker *worker, float *q, float 
     }
 }
 
-/* q[i] becomes the attention output of token i. score: scratch, see bnc_attend(). */
+/* What attention of n tokens is cut into: up to `together` tokens and one key/value head. Later
+ * tokens see more, so that workers take turns. */
+struct bnc_attend_item {
+    int first, tokens, head;
+};
+
+BNC_INLINE int bnc_attend_items(int n, int together, int kv_heads)
+{
+    return (n + together - 1) / together * kv_heads;
+}
+
+BNC_INLINE struct bnc_attend_item bnc_attend_item(int item, int n, int together, int kv_heads)
+{
+    const int first = item / kv_heads * together;
+    return (struct bnc_attend_item){ first, n - first < together ? n - first : together,
+                                     item % kv_heads };
+}
+
+/* Attention of `tokens` tokens for one key/value head, of which the first sees `positions`
+ * positions, the next one more. at: queries of the first, token_stride floats before the next's. */
+BNC_INLINE void bnc_attend_tokens(float *at, int token_stride, struct bnc_cache cache,
+                                  int positions, int tokens, int group, int head_dim, float scale,
+                                  float *score, float *scratch)
+{
+    if (tokens == 1) {
+        bnc_attend(at, at, cache, positions, group, head_dim, scale, score);
+        return;
+    }
+    for (int g = 0; g < group; g += BNC_HEADS_TOGETHER)
+        bnc_attend_batch(at + g * head_dim, token_stride, cache, positions, tokens,
+                         group - g < BNC_HEADS_TOGETHER ? group - g : BNC_HEADS_TOGETHER, head_dim,
+                         scale, score, scratch);
+}
+
+/* q[i] becomes the attention output of token i. together: tokens that attend at once, at most
+ * BNC_ATTEND_ROWS / (BNC_HEADS_TOGETHER or group, whichever is less)
+ * score: scratch, see bnc_attend() and bnc_attend_batch(); scratch: see the latter */
 BNC_INLINE void bnc_attention(const struct bnc_worker *worker, float *q, uint16_t *layer, int heads,
                               int kv_heads, int head_dim, float scale, int context, int pos, int n,
-                              float *score)
+                              int together, float *score, float *scratch)
 {
     const int group = heads / kv_heads;
-    int begin, end;
-    bnc_share(worker, n * kv_heads, &begin, &end);
-    for (int item = begin; item < end; item++) {
-        const int i = item / kv_heads, head = item % kv_heads;
-        float *at = q + (i * heads + head * group) * head_dim;
-        bnc_attend(at, at, bnc_cache_head(layer, kv_heads, context, head, head_dim), pos + i + 1,
-                   group, head_dim, scale, score);
+    const int items = bnc_attend_items(n, together, kv_heads);
+    for (int turn = worker->index; turn < items; turn += worker->count) {
+        const struct bnc_attend_item item = bnc_attend_item(turn, n, together, kv_heads);
+        bnc_attend_tokens(
+            q + (ptrdiff_t)(item.first * heads + item.head * group) * head_dim, heads * head_dim,
+            bnc_cache_head(layer, kv_heads, context, item.head, head_dim), pos + item.first + 1,
+            item.tokens, group, head_dim, scale, score, scratch);
     }
 }
 

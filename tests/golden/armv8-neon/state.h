@@ -18,17 +18,18 @@
 #endif
 
 enum {
-    DIM = 64,       /* width of the residual stream */
-    FFN_DIM = 96,   /* width between gate/up and down */
-    HEADS = 4,      /* query heads */
-    KV_HEADS = 1,   /* key/value heads, each shared by 4 */
-    HEAD_DIM = 16,  /* width of one head */
-    CACHE_ROW = 16, /* 16-bit words of a head in the cache */
-    Q_DIM = 64,     /* HEADS * HEAD_DIM */
-    KV_DIM = 16,    /* KV_HEADS * HEAD_DIM */
-    VOCAB = 320,    /* rows of the embedding */
-    BATCH = 64,     /* most tokens in one step */
-    STRIDE = 96,    /* columns between two quantised tokens */
+    DIM = 64,          /* width of the residual stream */
+    FFN_DIM = 96,      /* width between gate/up and down */
+    HEADS = 4,         /* query heads */
+    KV_HEADS = 1,      /* key/value heads, each shared by 4 */
+    HEAD_DIM = 16,     /* width of one head */
+    CACHE_ROW = 16,    /* 16-bit words of a head in the cache */
+    Q_DIM = 64,        /* HEADS * HEAD_DIM */
+    KV_DIM = 16,       /* KV_HEADS * HEAD_DIM */
+    VOCAB = 320,       /* rows of the embedding */
+    BATCH = 64,        /* most tokens in one step */
+    ATTEND_TOKENS = 8, /* those that attend together */
+    STRIDE = 96,       /* columns between two quantised tokens */
 };
 
 /* Where buffers lie in the arena, in bytes. Those that are never alive together overlap. */

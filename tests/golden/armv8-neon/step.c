@@ -16,8 +16,9 @@ static const float ATTENTION_SCALE = 0.25f; /* 1 / sqrt(HEAD_DIM) */
 /* What one thread computes in. */
 struct scratch {
     int32_t *acc; /* sums of one tile, or of a tile of gate and one of up */
+    float *wide;  /* the same memory: what attention of several tokens computes in */
     float *row;   /* one normalised token */
-    float *score; /* of up to four query heads, [context] each */
+    float *score; /* of query heads, [context] each */
 };
 
 static struct scratch scratch_of(const struct tiny *m, int thread)
@@ -25,6 +26,7 @@ static struct scratch scratch_of(const struct tiny *m, int thread)
     uint8_t *at = m->threads + m->thread_bytes * (size_t)thread;
     struct scratch s;
     s.acc = (int32_t *)(void *)at;
+    s.wide = (float *)(void *)at;
     s.row = (float *)(void *)(at + 32768);
     s.score = (float *)(void *)(at + 33152);
     return s;
@@ -130,7 +132,7 @@ static void block(struct tiny *m, const struct tiny_block *w, int layer,
     bnc_rope_cache(t, m->q, m->k, m->v, cache, rope, HEADS, KV_HEADS, HEAD_DIM, m->context, pos, n);
     bnc_sync(t);
     bnc_attention(t, m->q, cache, HEADS, KV_HEADS, HEAD_DIM, ATTENTION_SCALE, m->context, pos, n,
-                  s->score);
+                  ATTEND_TOKENS, s->score, s->wide);
     bnc_sync(t);
     bnc_norm_quantise(t, &m->acts, m->q, vector(m, w->attn_sub_norm), Q_DIM, NORM_EPS, n, s->row);
     bnc_sync(t);

@@ -5,8 +5,9 @@
     python bench/peers.py --report runs.json                    the table of earlier runs
 
 The file names the engines (see bench/peers.toml). Every round runs each of them once, one after
-the other, so that whatever else the machine does meets all alike; ratios are taken within a round,
-and medians over rounds are printed. Runs are added to those that the JSON file holds.
+the other and the next round from the next one on, so that whatever else the machine does meets all
+alike; ratios are taken within a round, and medians over rounds are printed. Runs are added to
+those that the JSON file holds.
 
 A command prints what `--bench` of a compiled program prints, or what `llama-bench -o json` of
 llama.cpp and its forks prints. In it, {threads} is replaced.
@@ -246,7 +247,8 @@ def main() -> None:
     first = max((s.round for s in samples), default=-1) + 1
     for number in range(first, first + given.rounds):
         for threads in map(int, given.threads.split(",")):
-            for engine in chosen:
+            turn = number % len(chosen)  # no engine is always the first
+            for engine in chosen[turn:] + chosen[:turn]:
                 samples.append(sample(engine, threads, number))
                 last = samples[-1]
                 print(

@@ -103,12 +103,13 @@ first = "true"
         monkeypatch.setattr(sys, "argv", words)
         peers.main()
     _, samples = peers.stored(tmp_path / "runs.json")
-    assert [(s.round, s.threads, s.name) for s in samples[:4]] == [
+    assert [(s.round, s.threads, s.name) for s in samples[:6]] == [
         (0, 1, "ours"), (0, 1, "theirs"), (0, 2, "ours"), (0, 2, "theirs"),
+        (1, 1, "theirs"), (1, 1, "ours"),
     ]  # fmt: skip
-    assert samples[-1].round == 3 and samples[-1].bytes == 1e9
+    assert samples[-1].round == 3 and samples[-2].bytes == 1e9
     assert all(s.rss > 0 for s in samples)
-    assert samples[-1].first > 0.0 == samples[-2].first
+    assert samples[-2].first > 0.0 == samples[-1].first
     table = capsys.readouterr().out.splitlines()[-4:]
     assert table[0].startswith("| ours | 1 | 131.2 |  | 24.1 | 2.00 | 22.4 |")
     (tmp_path / "engines.toml").write_text("[[engine]]\nname = 'x'\nsped = 1\n")

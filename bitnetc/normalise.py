@@ -471,7 +471,7 @@ class _Reader:
             return self.dense(role, layer)
         bits = self.quant.bits(name.removesuffix(".weight"))
         if bits:
-            return self._integers(tensor, bits, rows, cols)
+            return self._integers(tensor, name, bits, rows, cols)
         if self.family.stored == "levels" and self.ckpt.container != "gguf":
             self._check_shape(tensor, (rows, cols))
             if tensor.dtype in STORED and looks_ternary(words_of(tensor)):
@@ -506,7 +506,7 @@ class _Reader:
             )
         return Ternary(rows, cols, self._scale(name, rows, self.quant.divides), load)
 
-    def _integers(self, tensor: Tensor, bits: int, rows: int, cols: int) -> Integers:
+    def _integers(self, tensor: Tensor, name: str, bits: int, rows: int, cols: int) -> Integers:
         """Integers as int8 [rows, cols], and multipliers in the weight_scale beside them."""
         if tensor.dtype != "I8":
             raise BitnetcError(
@@ -515,7 +515,7 @@ class _Reader:
                 "store such integers as I8, one to a byte",
             )
         self._check_shape(tensor, (rows, cols))
-        scale = self._scale(tensor.name, rows, divides=False)
+        scale = self._scale(name, rows, divides=False)
         return Integers(rows, cols, bits, scale, partial(_load_integers, tensor, bits))
 
     def unused(self) -> list[str]:

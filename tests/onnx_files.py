@@ -104,7 +104,11 @@ class Builder:
 
     def linear(self, codes: str, sx: str, name: str) -> str:
         """A projection in the carrier; its node has the module's name as exporters give it."""
-        trits, scale = self.tiny.trits[name], self.tiny.scales[name]
+        if name in self.tiny.integers:
+            trits = self.tiny.integers[name][1]
+            scale = widened(*self.tiny.tensors[name + "_scale"])
+        else:
+            trits, scale = self.tiny.trits[name], self.tiny.scales[name]
         rows, cols = trits.shape
         module = "/" + name.removesuffix(".weight").replace(".", "/").replace("layers/", "layers.")
         node = module + "/MatMul"

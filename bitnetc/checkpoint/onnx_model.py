@@ -22,7 +22,7 @@ from bitnetc.checkpoint.checkpoint import Checkpoint
 from bitnetc.checkpoint.fields import Fields, read_object, shown
 from bitnetc.checkpoint.levels import STORED, as_ternary, looks_ternary
 from bitnetc.checkpoint.onnx_file import Graph, Initialiser, Node, read_graph, unpack_low_first
-from bitnetc.checkpoint.tensor import FloatTensor, Tensor, TernaryTensor
+from bitnetc.checkpoint.tensor import FloatTensor, IntegerTensor, Tensor, TernaryTensor
 from bitnetc.errors import BitnetcError
 from bitnetc.model import Source
 from bitnetc.tokenizer import read_tokenizer
@@ -124,6 +124,8 @@ def read_onnx(path: Path) -> Checkpoint:
                 "BitNet's weights: activations stay floats"
             )
     changed: dict[str, Any] = {"quantization_config": {"quant_method": "bitnet"}}
+    if reader.modules:
+        changed["quantization_config"]["modules"] = reader.modules
     if reader.activation and not isinstance(config.get("hidden_act"), str):
         changed["hidden_act"] = reader.activation
     return Checkpoint(
@@ -173,6 +175,7 @@ class _Reader:
         self.int8 = True
         self.activation: str | None = None
         self.used: set[str] = set()
+        self.modules: dict[str, dict[str, int]] = {}  # as docs/mixed.md has them
 
     def tensors(self) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
@@ -211,6 +214,17 @@ class _Reader:
             role = projection.removesuffix("_proj")
             if role == "gate":
                 self.follow_gate(node, where)
+            if not _looks_ternary(matrix):
+                module = f"model.layers.{layer}.{_MODULE.get(role)}.{role}_proj"
+                refused = role not in _MODULE or scales is None
+                if refused:
+                    what = "several projections" if scales is not None else "a float input"
+                    raise BitnetcError(where, f"multiplies {what} by other than trits", _HINT)
+                integers, scale, bits = self.integers(matrix, where)
+                put(f"{module}.weight", integers, where)
+                put(f"{module}.weight_scale", scale, where)
+                self.modules[module] = {"bits": bits}
+                continue
             for part, tensor in self.parts(role, self.ternary(matrix), where):
                 put(f"model.layers.{layer}.{_MODULE[part]}.{part}_proj.weight", tensor, where)
         if not quantised:
@@ -417,6 +431,32 @@ class _Reader:
             lambda: scales.copy(),
             partial(_trits, matrix),
         )
+
+    def integers(self, matrix: _Matrix, where: str) -> tuple[IntegerTensor, Tensor, int]:
+        """Integers that are no trits, their scales [1] or [rows], and how many bits they have."""
+        init, scaling = matrix.init, matrix.dequantise
+        assert scaling is not None
+        scales = scaling.scale
+        if not np.all(scales == scales[:, :1]):
+            raise BitnetcError(
+                where,
+                f"has a scale for each {scaling.width} columns of integers that are no trits, and "
+                "sums of int8 products cross them",
+                "one scale a row or a matrix",
+            )
+        with np.errstate(all="ignore"):
+            scales = (scales[:, :1] * matrix.factor).astype(np.float32)
+        signs = np.where(scales < 0, np.float32(-1), np.float32(1))
+        wide = scaling.bits or {"I4": 4, "I2": 2}.get(init.dtype, 8)
+        half = 0 if init.dtype in ("I4", "I2") else 1 << (wide - 1)
+        exact = wide < 8 and bool(np.all(scaling.zero == half)) and bool(np.all(signs > 0))
+        shape = (matrix.rows, matrix.cols)
+        values = partial(_integers, matrix, signs)
+        positive = np.abs(scales).reshape(-1)
+        raw = positive.view(np.uint8)
+        scale = Tensor(f"{init.name}_scale", "F32", positive.shape, init.file, raw)
+        tensor = IntegerTensor(init.name, "I8", shape, init.file, init.raw, values)
+        return tensor, scale, wide if exact else 8
 
     def dense(self, matrix: _Matrix) -> Tensor:
         """The head: floats as stored, or widened."""
@@ -855,6 +895,22 @@ def _trits(matrix: _Matrix) -> NDArray[np.int8]:
             )
         out[begin : begin + step] = part
     return out
+
+
+def _looks_ternary(matrix: _Matrix) -> bool:
+    """Whether the first rows of integers are trits; floats are looked at elsewhere."""
+    if matrix.dequantise is None:
+        return True
+    return bool(np.abs(_differences(matrix, 0, min(8, matrix.rows))).max() <= 1)
+
+
+def _integers(matrix: _Matrix, signs: Floats) -> NDArray[np.int8]:
+    values = _differences(matrix, 0, matrix.rows) * signs
+    if np.any((values < -128) | (values > 127) | (values != np.rint(values))):
+        raise BitnetcError(
+            matrix.init.where, "holds integers outside -128 to 127", "export it with eight bits"
+        )
+    return values.astype(np.int8)
 
 
 def _dequantised(matrix: _Matrix) -> Floats:

@@ -65,6 +65,16 @@ class FloatTensor(Tensor):
     values: Callable[[], NDArray[np.float32]] = field(repr=False, compare=False)
 
 
+@dataclass(frozen=True)
+class IntegerTensor(Tensor):
+    """A matrix of integers in a coded form; dtype is "I8", `values` gives int8 [rows, cols]."""
+
+    values: Callable[[], NDArray[np.int8]] = field(repr=False, compare=False)
+
+    def array(self) -> NDArray[np.generic]:
+        return self.values()
+
+
 def mapped(path: Path, hint: str) -> NDArray[np.uint8]:
     """The bytes of a file, mapped, not read. hint: what to do when there is no such file."""
     if not path.is_file():

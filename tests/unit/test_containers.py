@@ -80,6 +80,46 @@ def test_onnx_of_the_other_graphs(tmp_path: Path) -> None:
         assert np.array_equal(Reference(ours).logits(TOKENS), Reference(theirs).logits(TOKENS))
 
 
+@pytest.mark.parametrize("carrier", ["MatMulInteger", "MatMulNBits-4", "MatMulNBits-8",
+                                     "DequantizeLinear", "DequantizeLinear-int4"])  # fmt: skip
+def test_onnx_of_integers(tmp_path: Path, carrier: str) -> None:
+    """Layer by layer, where a matrix is not ternary; with ONNX Runtime as judge."""
+    bits = 4 if carrier.endswith("4") else 8
+    tiny = tiny_checkpoint(
+        integers={"mlp.down_proj": bits, "1.self_attn.o_proj": 4, "0.self_attn.q_proj": bits}
+    )
+    tiny.write(tmp_path / "folder")
+    path = tmp_path / "m.onnx"
+    write_onnx(path, tiny, carrier)
+    ours, theirs = (normalise(read(p), "x") for p in (path, tmp_path / "folder"))
+    assert ours.blocks[1].w_down.bits == bits
+    logits, wanted = (Reference(m).logits(TOKENS) for m in (ours, theirs))
+    assert np.array_equal(logits, wanted)
+    if "int4" in carrier:
+        return  # of which the runtime has no kernel here
+    runtime: Any = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    judged = session.run(None, {"input_ids": np.array([TOKENS])})[0][0]
+    assert (np.abs(logits - judged) / judged.std()).mean() < 0.05
+
+
+def test_onnx_of_integers_that_cannot_be_read(tmp_path: Path) -> None:
+    tiny = tiny_checkpoint(integers={"mlp.down_proj": 4})
+    write_onnx(tmp_path / "m.onnx", tiny, "MatMulNBits-4", quantise=False)
+    with pytest.raises(BitnetcError, match=r"multiplies a float input by other than trits"):
+        read(tmp_path / "m.onnx")
+    write_onnx(tmp_path / "m.onnx", tiny, "MatMulNBits-4")
+    model = onnx.load(tmp_path / "m.onnx")
+    for init in model.graph.initializer:
+        if "down_proj" in init.name and init.name.endswith("scales"):
+            values = numpy_helper.to_array(init).copy()
+            values[0, -1] *= 2
+            init.CopyFrom(numpy_helper.from_array(values, init.name))
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(BitnetcError, match=r"a scale for each 32 columns of integers"):
+        read(tmp_path / "m.onnx")
+
+
 @pytest.mark.parametrize("levels", [False, True])
 def test_pt_is_one_model(tmp_path: Path, originals: dict[str, Model], levels: bool) -> None:
     pytest.importorskip("torch")

@@ -521,6 +521,9 @@ def external(**said: str) -> Callable[[Any], None]:
 
 
 LATE = np.where(np.arange(64) < 8, 0, np.full((64, 64), 3)).astype(np.int8)
+LATE_CODES = np.where(np.arange(64)[:, None, None] < 8, 0x55, np.full((64, 2, 8), 0xFF)).astype(
+    np.uint8
+)
 
 
 EMPTY_GRAPH = helper.make_graph([], "g", [], [])
@@ -560,12 +563,12 @@ BAD_ONNX: dict[str, tuple[bytes, str]] = {
         changed(set_attribute("DequantizeLinear", "axis", 0), "DequantizeLinear-rows"),
         "has scales",
     ),
-    "codes beyond": (
+    "codes beyond": (  # the same, in codes of two bits
         changed(
-            replaced("self_attn/q_proj.weight_quant", np.full((64, 2, 8), 0xFF, np.uint8)),
+            replaced("self_attn/q_proj.weight_quant", LATE_CODES),
             "MatMulNBits-2",
         ),
-        "holds 2, which is no trit",
+        "row 8, column 0: holds 2, which is no trit",
     ),
     "reordered columns": (
         changed(lambda m: node_named(m, NBITS).input.append("i0"), "MatMulNBits-2"),

@@ -323,15 +323,22 @@ def targets_command() -> None:
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--i2s-layout", type=click.Choice(I2S_LAYOUTS), default="128", help="As for compile.")
 @click.option("--ffn-activation", type=click.Choice(["relu2", "silu"]), help="As for compile.")
+@click.option("--quantise", type=click.Choice(["absmean"]), help="As for compile.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def inspect_command(
     checkpoint: Path,
     i2s_layout: I2sLayout,
     ffn_activation: FfnActivation | None,
+    quantise: str | None,
     as_json: bool,
 ) -> None:
     """Show what CHECKPOINT is and holds, what is assumed of it, and what is wrong with it."""
-    report = inspect(checkpoint, i2s_layout=i2s_layout, ffn_activation=ffn_activation)
+    report = inspect(
+        checkpoint,
+        i2s_layout=i2s_layout,
+        ffn_activation=ffn_activation,
+        masters=bool(quantise),
+    )
     if as_json:
         click.echo(json.dumps(report_json(report), indent=2, ensure_ascii=False))
         return
@@ -344,8 +351,13 @@ def inspect_command(
 @click.option("-o", "folder", required=True, type=click.Path(path_type=Path), help="New folder.")
 @click.option("--i2s-layout", type=click.Choice(I2S_LAYOUTS), default="128", help="As for compile.")
 @click.option("--ffn-activation", type=click.Choice(["relu2", "silu"]), help="As for compile.")
+@click.option("--quantise", type=click.Choice(["absmean"]), help="As for compile.")
 def convert_command(
-    checkpoint: Path, folder: Path, i2s_layout: I2sLayout, ffn_activation: FfnActivation | None
+    checkpoint: Path,
+    folder: Path,
+    i2s_layout: I2sLayout,
+    ffn_activation: FfnActivation | None,
+    quantise: str | None,
 ) -> None:
     """Write CHECKPOINT as a Hugging Face folder of packed safetensors, the same in every bit."""
     with _progress() as show:
@@ -354,6 +366,7 @@ def convert_command(
             folder,
             i2s_layout=i2s_layout,
             ffn_activation=ffn_activation,
+            masters=bool(quantise),
             progress=show,
         )
     for note in model.notes:

@@ -20,7 +20,7 @@ from bitnetc import families
 from bitnetc.checkpoint import Checkpoint, I2sLayout, read
 from bitnetc.errors import BitnetcError
 from bitnetc.model import Block, Dense, FfnActivation, Integers, Model, Ternary, Trits, Vector
-from bitnetc.normalise import normalise
+from bitnetc.normalise import as_masters, normalise
 from bitnetc.tokenizer import Tokenizer, read_tokenizer
 
 Progress = Callable[[str, int, int], None]
@@ -52,10 +52,12 @@ def convert(
     *,
     i2s_layout: I2sLayout = "128",
     ffn_activation: FfnActivation | None = None,
+    masters: bool = False,
     progress: Progress = lambda what, done, total: None,
 ) -> Model:
     """Writes the checkpoint at `path` into `out`, a new or empty folder; returns what was read.
 
+    masters: its matrices are float masters, whatever it does not say
     Everything goes to a folder beside `out` first, which is renamed at the end or removed.
     Errors: whatever reading refuses; models that the packed form cannot hold; folder in use; disk
     full.
@@ -64,6 +66,8 @@ def convert(
         what = "is not empty" if out.is_dir() else "is a file"
         raise BitnetcError(f"-o {out}", what, "name a new folder")
     checkpoint = read(path, i2s_layout=i2s_layout)
+    if masters:
+        checkpoint = as_masters(checkpoint)
     model = normalise(checkpoint, path.resolve().name, ffn_activation=ffn_activation)
     tensors = _tensors(model)
     part = out.parent / f".{out.name}.{os.getpid()}.partial"

@@ -22,7 +22,7 @@ from bitnetc.checkpoint.look import Look, look
 from bitnetc.checkpoint.tensor import FloatTensor, TernaryTensor
 from bitnetc.errors import BitnetcError
 from bitnetc.model import Dense, FfnActivation, Integers, Model, Ternary
-from bitnetc.normalise import normalise
+from bitnetc.normalise import as_masters, normalise
 
 SAMPLED_LAYERS = 3  # first, middle and last
 SAMPLED_WEIGHTS = 1 << 28  # whose zeros are counted, at most
@@ -71,12 +71,18 @@ def inspect(
     *,
     i2s_layout: I2sLayout = "128",
     ffn_activation: FfnActivation | None = None,
+    masters: bool = False,
 ) -> Report:
-    """Describes what is at `path`. Errors: nothing is there, or it cannot be opened at all."""
+    """Describes what is at `path`. Errors: nothing is there, or it cannot be opened at all.
+
+    masters: its matrices are float masters, whatever it does not say
+    """
     path = Path(path)
     seen = look(path, i2s_layout)
     try:
         checkpoint = read(path, i2s_layout=i2s_layout)
+        if masters:
+            checkpoint = as_masters(checkpoint)
         name = path.resolve().name
         try:
             thin = _thinned(checkpoint) if _uniform(checkpoint) else checkpoint

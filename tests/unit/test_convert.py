@@ -134,6 +134,22 @@ def test_transformers_reads_it(tmp_path: Path, name: str) -> None:
     assert np.array_equal(ours.argmax(1), logits.argmax(1))
 
 
+def test_masters_that_nothing_declares(tmp_path: Path) -> None:
+    options = {"linear_class": "autobitlinear", "storage": "online"}
+    tiny = tiny_checkpoint(family="llama-bitnet", **options)
+    tiny.write(tmp_path / "said")
+    del tiny.config["quantization_config"]
+    tiny.write(tmp_path / "unsaid")
+    with pytest.raises(BitnetcError):
+        convert(tmp_path / "unsaid", tmp_path / "packed")
+    words = ["convert", str(tmp_path / "unsaid"), "-o", str(tmp_path / "packed")]
+    done = CliRunner().invoke(main, [*words, "--quantise", "absmean"])
+    assert done.exit_code == 0, done.output
+    models = [normalise(read(tmp_path / name), "x") for name in ("packed", "said")]
+    logits, wanted = (Reference(model).logits([3, 77, 200, 5]) for model in models)
+    assert np.array_equal(logits, wanted)
+
+
 def test_packing_is_that_of_transformers() -> None:
     trits = np.random.default_rng(0).integers(-1, 2, (13, 7)).astype(np.int8)
     assert np.array_equal(module.pack(trits), pack(trits))

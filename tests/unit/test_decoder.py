@@ -11,7 +11,9 @@ from gguf_files import write_gguf
 
 from bitnetc.checkpoint import read
 from bitnetc.compiler import load
+from bitnetc.convert import convert
 from bitnetc.errors import BitnetcError
+from bitnetc.inspect import inspect
 from bitnetc.model import Model
 from bitnetc.normalise import normalise
 from bitnetc.reference import Reference
@@ -104,6 +106,10 @@ def test_masters_inside_are_quantised_where_the_config_says_so(tmp_path: Path) -
     asked = load(tmp_path / "asked", masters=True)
     check_same(asked, theirs)
     assert any("absolute mean" in note and "as asked" in note for note in asked.notes)
+    seen = inspect(tmp_path / "asked", masters=True)
+    assert seen.compiles and not inspect(tmp_path / "asked").compiles
+    with pytest.raises(BitnetcError, match="has no room for wq_bias"):
+        convert(tmp_path / "asked", tmp_path / "packed", masters=True)
     # the same as the decoder's GGUF file, which holds the embedding twice
     alone = qwen2(**options)
     head = alone.tensors["model.embed_tokens.weight"]

@@ -245,11 +245,16 @@ def test_quantise(math: Math, cols: int, stride: int) -> None:
     padded[:, :cols] = codes
     sums = codes.sum(1, dtype=np.int32)
     a, b = padded[:, 0::2].astype(np.int16), padded[:, 1::2].astype(np.int16)
-    entries = np.zeros((n, stride // 2, 16), np.int16)
+    wide = np.abs(a) + np.abs(b) > 127  # whose second code is left to a list
+    assert wide.any() and not wide.all()
+    entries = np.zeros((n, stride // 2, 16), np.int8)
     for code in range(9):
-        entries[:, :, code] = (code // 3 - 1) * a + (code % 3 - 1) * b
-    pattern = entries.view(np.uint16)
-    tables = np.stack([pattern & 0xFF, pattern >> 8], axis=2).astype(np.uint8)
+        entries[:, :, code] = (code // 3 - 1) * a + (code % 3 - 1) * np.where(wide, 0, b)
+    lists = np.zeros((n, stride), np.uint32)
+    for i, pairs in enumerate(map(np.flatnonzero, wide)):
+        lists[i, 0] = pairs.size
+        lists[i, 1 : 1 + pairs.size] = pairs << 8 | b[i, pairs].astype(np.int8).view(np.uint8)
+    tables = np.concatenate([lists.view(np.uint8), entries.reshape(n, -1).view(np.uint8)], axis=1)
     got = math("quantise", cols, stride, n, x)
     ends = np.cumsum([padded.nbytes, sums.nbytes, scale.nbytes, tables.nbytes])
     parts = [

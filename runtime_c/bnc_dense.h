@@ -9,6 +9,7 @@
 #define BNC_DENSE_H
 
 #include "bnc_math.h"
+#include "bnc_streams.h"
 #include "bnc_threads.h"
 
 enum bnc_dense_type { BNC_F32, BNC_F16, BNC_BF16, BNC_TRITS }; /* the last: bnc_float_linear.h */
@@ -50,27 +51,43 @@ BNC_INLINE void bnc_embed(enum bnc_dense_type type, float *x, const uint8_t *w, 
 }
 
 /* Rows computed together: hides the latency of the additions. Where a register holds one float, the
- * sixteen lanes of one row are half of them. */
+ * sixteen lanes of one row are half of them. They lie far apart, a thread's share in as many parts,
+ * so that each is read as one long stream (bnc_streams.h). */
 enum { BNC_DENSE_ROWS = BNC_VECTOR == 1 ? 1 : 4 };
 
-/* y[0 .. count) = rows m0 .. of w times x; count <= BNC_DENSE_ROWS. */
+/* y[r * apart] = row m0 + r * apart of w times x, for r < count <= BNC_DENSE_ROWS. */
 BNC_INLINE void bnc_dense_block(enum bnc_dense_type type, float *y, const uint8_t *w, int m0,
-                                int count, const float *x, int cols)
+                                int apart, int count, const float *x, int cols)
 {
+    enum { STEP = 2 * BNC_LANES };
     const ptrdiff_t row_bytes = (ptrdiff_t)cols * bnc_dense_bytes(type);
     const uint8_t *row[BNC_DENSE_ROWS];
     struct bnc_lanes s[BNC_DENSE_ROWS];
     BNC_UNROLL
     for (int r = 0; r < BNC_DENSE_ROWS; r++) {
-        row[r] = w + (m0 + (r < count ? r : 0)) * row_bytes;
+        row[r] = w + (m0 + (r < count ? r * apart : 0)) * row_bytes;
         s[r] = bnc_lanes_zero();
     }
     int k = 0;
-    for (; k + BNC_LANES <= cols; k += BNC_LANES) {
+    for (; k + STEP <= cols; k += STEP) {
+        BNC_UNROLL
+        for (int r = 0; r < BNC_DENSE_ROWS; r++)
+            bnc_prefetch(row[r] + k * bnc_dense_bytes(type) + BNC_AHEAD / BNC_STREAMS);
+        BNC_UNROLL
+        for (int half = 0; half < STEP; half += BNC_LANES) {
+            const struct bnc_lanes v = bnc_lanes_load(x + k + half);
+            BNC_UNROLL
+            for (int r = 0; r < BNC_DENSE_ROWS; r++)
+                s[r] =
+                    bnc_lanes_add(s[r], bnc_lanes_mul(v, bnc_dense_lanes(type, row[r], k + half)));
+        }
+    }
+    if (k + BNC_LANES <= cols) {
         const struct bnc_lanes v = bnc_lanes_load(x + k);
         BNC_UNROLL
         for (int r = 0; r < BNC_DENSE_ROWS; r++)
             s[r] = bnc_lanes_add(s[r], bnc_lanes_mul(v, bnc_dense_lanes(type, row[r], k)));
+        k += BNC_LANES;
     }
     if (k < cols) {
         const struct bnc_lanes v = bnc_lanes_load_tail(x + k, cols - k);
@@ -79,7 +96,7 @@ BNC_INLINE void bnc_dense_block(enum bnc_dense_type type, float *y, const uint8_
             s[r] = bnc_lanes_add(s[r], bnc_lanes_mul(v, bnc_dense_tail(type, row[r], k, cols - k)));
     }
     for (int r = 0; r < count; r++)
-        y[r] = bnc_lanes_sum(s[r]);
+        y[r * apart] = bnc_lanes_sum(s[r]);
 }
 
 /* y[i][m] for all rows and n tokens: y is [n][rows], x rows are x_stride apart. Each group of
@@ -88,13 +105,13 @@ BNC_INLINE void bnc_dense(const struct bnc_worker *worker, enum bnc_dense_type t
                           const uint8_t *w, int rows, int cols, const float *x, int x_stride, int n)
 {
     int begin, end;
-    bnc_share(worker, (rows + BNC_DENSE_ROWS - 1) / BNC_DENSE_ROWS, &begin, &end);
-    for (int group = begin; group < end; group++) {
-        const int m0 = group * BNC_DENSE_ROWS;
-        const int count = rows - m0 < BNC_DENSE_ROWS ? rows - m0 : BNC_DENSE_ROWS;
+    bnc_share(worker, rows, &begin, &end);
+    const int apart = (end - begin + BNC_DENSE_ROWS - 1) / BNC_DENSE_ROWS;
+    for (int m0 = begin; m0 < begin + apart; m0++) {
+        const int count = (end - m0 + apart - 1) / apart; /* the last part may be shorter */
         for (int i = 0; i < n; i++)
-            bnc_dense_block(type, y + (ptrdiff_t)i * rows + m0, w, m0, count, x + i * x_stride,
-                            cols);
+            bnc_dense_block(type, y + (ptrdiff_t)i * rows + m0, w, m0, apart, count,
+                            x + i * x_stride, cols);
     }
 }
 

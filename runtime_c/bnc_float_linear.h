@@ -99,7 +99,7 @@ BNC_INLINE void bnc_float_tile(const struct bnc_float_linear *l,
     if (l->type != BNC_TRITS) {
         for (int i = 0; i < tokens; i++)
             for (int r = 0; r < rows; r += BNC_DENSE_ROWS)
-                bnc_dense_block(l->type, y[i] + r, w, m0 + r,
+                bnc_dense_block(l->type, y[i] + r, w, m0 + r, 1,
                                 rows - r < BNC_DENSE_ROWS ? rows - r : BNC_DENSE_ROWS,
                                 x + (ptrdiff_t)i * x_stride, l->cols);
         return;

@@ -1,15 +1,10 @@
 """What all tests share. Its folder is on sys.path, so tests import modules beside it by name."""
 
 import os
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 import pytest
-
-from bitnetc import target as targets
-
-
-class Unavailable(Protocol):
-    def __call__(self, target: str, reason: str) -> NoReturn: ...
+from unavailable import Unavailable, needs_this_cpu
 
 
 @pytest.fixture(scope="session")
@@ -28,16 +23,6 @@ def unavailable() -> Unavailable:
         pytest.skip(f"{target}: {reason}")
 
     return end
-
-
-def needs_this_cpu(name: str) -> bool:
-    """Whether the target that `name` begins with has no emulator and does not run here."""
-    found = max((t for t in targets.target_names() if name.startswith(t)), key=len, default=None)
-    if found is None:
-        return False
-    target = targets.load_target(found)
-    emulated = target.checks != ("host",) or target.system != targets.host_system()
-    return target.arch == targets.host_arch() and not emulated and not targets.runs_here(target)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoints import VARIANTS, write_checkpoint
-from conftest import Unavailable
+from unavailable import Unavailable
 
 from bitnetc.reference import Reference
 from e2e.built import EXAMPLE, Built

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from checkpoints import VARIANTS, planted
-from conftest import Unavailable
+from unavailable import Unavailable
 
 from bitnetc.build import build
 from bitnetc.compiler import Options, compile_model, load, silent

@@ -15,9 +15,9 @@ import fuzz_tokenizer as fuzz
 import numpy as np
 import pytest
 from checkpoints import EOT, special_ids, tiny_checkpoint, write_checkpoint
-from conftest import Unavailable
 from tokenizers import Tokenizer as Oracle
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from unavailable import Unavailable
 from unit.test_chat import BITNET_2B_4T, FALCON_3, LLAMA_3, MISTRAL
 
 from bitnetc.compiler import load

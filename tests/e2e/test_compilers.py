@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Unavailable
+from unavailable import Unavailable
 
 from bitnetc.target import host_arch, load_target
 from e2e.built import Built

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Unavailable
+from unavailable import Unavailable
 
 from bitnetc.errors import BitnetcError
 from bitnetc.run import command

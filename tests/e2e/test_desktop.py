@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import tokenizers
-from conftest import Unavailable
+from unavailable import Unavailable
 
 from bitnetc.compiler import Options, compile_model, load
 from bitnetc.reference import Reference

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Unavailable
+from unavailable import Unavailable
 
 from bitnetc.compiler import load
 from bitnetc.errors import BitnetcError

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tokenizers
-from conftest import Unavailable
+from unavailable import Unavailable
 
 from bitnetc.compiler import Options, compile_model, load
 from bitnetc.head import with_integer_head

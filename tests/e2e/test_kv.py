@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Unavailable
+from unavailable import Unavailable
 
 from bitnetc.compiler import Options, compile_model, load
 from bitnetc.errors import BitnetcError

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import ziglang
 from checkpoints import write_checkpoint
-from conftest import Unavailable
+from unavailable import Unavailable
 
 from bitnetc.toolchain import tool
 from e2e.built import EXAMPLE, Built

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from checkpoints import VARIANTS, tiny_checkpoint, write_checkpoint
-from conftest import Unavailable
+from unavailable import Unavailable
 
 from bitnetc.target import load_target
 

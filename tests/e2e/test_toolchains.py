@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Unavailable
+from unavailable import Unavailable
 
 from bitnetc.package import BOARDS, Board, boards, package
 from bitnetc.target import load_target

@@ -18,7 +18,7 @@ import pytest
 import wasmtime
 from browser import Browser, Page, Server, chromium
 from checkpoints import write_checkpoint
-from conftest import Unavailable
+from unavailable import Unavailable
 from unit.test_chat import BITNET_2B_4T
 from wasm_module import Module
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Unavailable
+from unavailable import Unavailable
 
 from bitnetc import build, elf, emit, semihosting
 from bitnetc.build import Artifact

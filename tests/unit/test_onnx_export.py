@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import tiny_checkpoint
-from conftest import Unavailable
+from unavailable import Unavailable
 
 from bitnetc.checkpoint import read
 from bitnetc.normalise import normalise

@@ -1,7 +1,7 @@
 """The one thing that CI may skip: a CPU that is not there and that no emulator plays."""
 
 import pytest
-from conftest import needs_this_cpu
+from unavailable import needs_this_cpu
 
 import bitnetc.target
 

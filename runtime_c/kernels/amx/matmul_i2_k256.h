@@ -16,7 +16,7 @@
 
 _Static_assert(BNC_I2_K256_ROWS == 1 && BNC_I2_K256_COLS == 256, "unrolled by hand");
 
-BNC_INLINE void bnc_rows_i2_k256_amx(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_rows_i2_k256_amx(int32_t *restrict acc, const uint8_t *restrict w,
                                      const struct bnc_acts *x, const int32_t *row, int count,
                                      int listed, int cols)
 {

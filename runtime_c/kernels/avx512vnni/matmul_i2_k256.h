@@ -66,7 +66,7 @@ BNC_INLINE __m128i bnc_four_rows_i2_k256_avx512vnni(const uint8_t *const w[4],
 
 /* acc[i] = row row[i] and one token, i < count. The rows up to row[listed - 1] are fetched ahead.
  */
-BNC_INLINE void bnc_rows_i2_k256_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_rows_i2_k256_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
                                             const struct bnc_acts *x, const int32_t *row, int count,
                                             int listed, int cols)
 {

@@ -74,6 +74,7 @@ _RUNTIME = (
     "bnc_math.h",
     "bnc_os.h",
     "bnc_quantise.h",
+    "bnc_rows.h",
     "bnc_runtime.h",
     "bnc_sampler.h",
     "bnc_screen.h",

@@ -15,6 +15,7 @@
 
 #include "../../bnc_layouts.h"
 #include "../../bnc_linear.h"
+#include "../../bnc_rows.h"
 #include "matmul_i2_m4k128.h"
 
 _Static_assert(BNC_I2_K256_ROWS == 1 && BNC_I2_K256_COLS == 256, "unrolled by hand");
@@ -26,10 +27,8 @@ BNC_INLINE __m256i bnc_load_i2_k256_avx2(const void *at)
     return _mm256_loadu_si256(at);
 }
 
-/* The sums of four rows and one token. next: four rows that are fetched meanwhile */
-BNC_INLINE __m128i bnc_four_rows_i2_k256_avx2(const uint8_t *const w[4],
-                                              const uint8_t *const next[4], const int8_t *q,
-                                              int cols)
+/* The sums of four rows and one token. */
+BNC_INLINE __m128i bnc_four_rows_i2_k256_avx2(const struct bnc_rows *w, const int8_t *q, int cols)
 {
     const __m256i low2 = _mm256_set1_epi8(3);
     __m256i sum[4];
@@ -42,14 +41,14 @@ BNC_INLINE __m128i bnc_four_rows_i2_k256_avx2(const uint8_t *const w[4],
             lanes[r] = _mm256_setzero_si256();
         for (int k = first; k < end; k += BNC_I2_K256_COLS) {
             for (int r = 0; r < 4; r++)
-                _mm_prefetch((const char *)next[r] + k / 4, _MM_HINT_T1);
+                _mm_prefetch((const char *)w->next[r] + k / 4, _MM_HINT_T1);
             for (int h = 0; h < 2; h++) {
                 const int8_t *at = q + k + 32 * h;
                 const __m256i x0 = bnc_load_i2_k256_avx2(at), x1 = bnc_load_i2_k256_avx2(at + 64);
                 const __m256i x2 = bnc_load_i2_k256_avx2(at + 128);
                 const __m256i x3 = bnc_load_i2_k256_avx2(at + 192);
                 for (int r = 0; r < 4; r++) {
-                    const __m256i c = bnc_load_i2_k256_avx2(w[r] + k / 4 + 32 * h);
+                    const __m256i c = bnc_load_i2_k256_avx2(w->at[r] + k / 4 + 32 * h);
                     const __m256i c0 = _mm256_and_si256(_mm256_srli_epi16(c, 6), low2);
                     const __m256i c1 = _mm256_and_si256(_mm256_srli_epi16(c, 4), low2);
                     const __m256i c2 = _mm256_and_si256(_mm256_srli_epi16(c, 2), low2);
@@ -81,18 +80,13 @@ BNC_KERNEL void bnc_rows_i2_k256_avx2(int32_t *restrict acc, const uint8_t *rest
                                       const struct bnc_acts *x, const int32_t *row, int count,
                                       int listed, int cols)
 {
-    enum { AHEAD = 8 }; /* rows */
     const ptrdiff_t bytes = cols / 4;
     for (int i = 0; i < count; i += 4) {
-        const uint8_t *at[4], *next[4];
-        for (int r = 0; r < 4; r++) {
-            at[r] = w + bytes * row[i + r < count ? i + r : count - 1];
-            next[r] = w + bytes * row[i + AHEAD + r < listed ? i + AHEAD + r : listed - 1];
-        }
-        bnc_store_rows_i2_k256_avx2(acc + i,
-                                    _mm_sub_epi32(bnc_four_rows_i2_k256_avx2(at, next, x->q, cols),
-                                                  _mm_set1_epi32(x->sum[0])),
-                                    count - i);
+        const struct bnc_rows r4 = bnc_rows_listed(w, bytes, row, i, count, listed);
+        bnc_store_rows_i2_k256_avx2(
+            acc + i,
+            _mm_sub_epi32(bnc_four_rows_i2_k256_avx2(&r4, x->q, cols), _mm_set1_epi32(x->sum[0])),
+            count - i);
     }
 }
 
@@ -134,17 +128,12 @@ BNC_KERNEL void bnc_matmul_i2_k256_avx2(int32_t *restrict acc, const uint8_t *re
     const ptrdiff_t bytes = cols / 4;
     for (int m = 0; m < rows; m += 4) {
         const int left = rows - m < 4 ? rows - m : 4;
-        const uint8_t *at[4], *next[4];
-        for (int r = 0; r < 4; r++) {
-            at[r] = w + bytes * (m + (r < left ? r : left - 1));
-            next[r] = w + bytes * (m + 8 + r);
-        }
+        const struct bnc_rows r4 = bnc_rows_from(w, bytes, m, rows);
         if (n == 1) {
-            bnc_store_rows_i2_k256_avx2(
-                acc + m,
-                _mm_sub_epi32(bnc_four_rows_i2_k256_avx2(at, next, x->q, cols),
-                              _mm_set1_epi32(x->sum[0])),
-                left);
+            bnc_store_rows_i2_k256_avx2(acc + m,
+                                        _mm_sub_epi32(bnc_four_rows_i2_k256_avx2(&r4, x->q, cols),
+                                                      _mm_set1_epi32(x->sum[0])),
+                                        left);
             continue;
         }
         for (int i = 0; i < n; i++)
@@ -156,7 +145,8 @@ BNC_KERNEL void bnc_matmul_i2_k256_avx2(int32_t *restrict acc, const uint8_t *re
             for (int r = 0; r < 4; r++)
                 for (int k = 0; k < count; k += BNC_I2_K256_COLS)
                     for (int h = 0; h < 2; h++) {
-                        const __m256i c = bnc_load_i2_k256_avx2(at[r] + (first + k) / 4 + 32 * h);
+                        const __m256i c =
+                            bnc_load_i2_k256_avx2(r4.at[r] + (first + k) / 4 + 32 * h);
                         __m256i *to = codes[r] + k / 32 + h;
                         to[0] = _mm256_and_si256(_mm256_srli_epi16(c, 6), low2);
                         to[2] = _mm256_and_si256(_mm256_srli_epi16(c, 4), low2);

@@ -16,6 +16,7 @@
 
 #include "../../bnc_layouts.h"
 #include "../../bnc_linear.h"
+#include "../../bnc_rows.h"
 #include "matmul_i2_m32k64.h"
 
 _Static_assert(BNC_I2_K256_ROWS == 1 && BNC_I2_K256_COLS == 256, "unrolled by hand");
@@ -32,9 +33,8 @@ BNC_INLINE __m128i bnc_sum4_avx512vnni(const __m512i s[4])
     return _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
 }
 
-/* acc[4] = four rows and one token. next: four rows of `ahead` bytes that are fetched meanwhile */
-BNC_INLINE __m128i bnc_four_rows_i2_k256_avx512vnni(const uint8_t *const w[4],
-                                                    const uint8_t *const next[4], const int8_t *q,
+/* The sums of four rows and one token. */
+BNC_INLINE __m128i bnc_four_rows_i2_k256_avx512vnni(const struct bnc_rows *w, const int8_t *q,
                                                     int cols)
 {
     const __m512i mask[4] = { _mm512_set1_epi8((char)0xc0), _mm512_set1_epi8(0x30),
@@ -48,8 +48,8 @@ BNC_INLINE __m128i bnc_four_rows_i2_k256_avx512vnni(const uint8_t *const w[4],
         for (int p = 0; p < 4; p++)
             x[p] = _mm512_loadu_si512(q + k + 64 * p);
         for (int r = 0; r < 4; r++) {
-            const __m512i c = _mm512_loadu_si512(w[r] + k / 4);
-            _mm_prefetch((const char *)next[r] + k / 4, _MM_HINT_T1);
+            const __m512i c = _mm512_loadu_si512(w->at[r] + k / 4);
+            _mm_prefetch((const char *)w->next[r] + k / 4, _MM_HINT_T1);
             for (int p = 0; p < 4; p++)
                 plane[p][r] = _mm512_dpbusd_epi32(plane[p][r], _mm512_and_si512(c, mask[p]), x[p]);
         }
@@ -70,15 +70,10 @@ BNC_KERNEL void bnc_rows_i2_k256_avx512vnni(int32_t *restrict acc, const uint8_t
                                             const struct bnc_acts *x, const int32_t *row, int count,
                                             int listed, int cols)
 {
-    enum { AHEAD = 8 }; /* rows */
     const ptrdiff_t bytes = cols / 4;
     for (int i = 0; i < count; i += 4) {
-        const uint8_t *at[4], *next[4];
-        for (int r = 0; r < 4; r++) {
-            at[r] = w + bytes * row[i + r < count ? i + r : count - 1];
-            next[r] = w + bytes * row[i + AHEAD + r < listed ? i + AHEAD + r : listed - 1];
-        }
-        const __m128i sum = _mm_sub_epi32(bnc_four_rows_i2_k256_avx512vnni(at, next, x->q, cols),
+        const struct bnc_rows r4 = bnc_rows_listed(w, bytes, row, i, count, listed);
+        const __m128i sum = _mm_sub_epi32(bnc_four_rows_i2_k256_avx512vnni(&r4, x->q, cols),
                                           _mm_set1_epi32(x->sum[0]));
         _mm_mask_storeu_epi32(acc + i, (__mmask8)(count - i < 4 ? (1 << (count - i)) - 1 : 15),
                               sum);
@@ -136,13 +131,9 @@ BNC_INLINE void bnc_each_i2_k256_avx512vnni(int32_t *restrict acc, const uint8_t
     const ptrdiff_t bytes = cols / 4;
     for (int i = 0; i < n; i++)
         for (int m = first; m < rows; m += 4) {
-            const uint8_t *at[4], *next[4];
-            for (int r = 0; r < 4; r++) {
-                at[r] = w + bytes * (m + r < rows ? m + r : rows - 1);
-                next[r] = w + bytes * (m + 8 + r);
-            }
+            const struct bnc_rows r4 = bnc_rows_from(w, bytes, m, rows);
             const __m128i sum = _mm_sub_epi32(
-                bnc_four_rows_i2_k256_avx512vnni(at, next, x->q + i * (ptrdiff_t)x->stride, cols),
+                bnc_four_rows_i2_k256_avx512vnni(&r4, x->q + i * (ptrdiff_t)x->stride, cols),
                 _mm_set1_epi32(x->sum[i]));
             _mm_mask_storeu_epi32(acc + i * rows + m,
                                   (__mmask8)(rows - m < 4 ? (1 << (rows - m)) - 1 : 15), sum);

@@ -15,16 +15,15 @@
 
 #include "../../bnc_layouts.h"
 #include "../../bnc_linear.h"
+#include "../../bnc_rows.h"
 #include "matmul_i2_m4k64.h"
 
 _Static_assert(BNC_I2_K256_ROWS == 1 && BNC_I2_K256_COLS == 256, "unrolled by hand");
 
 enum { BNC_I2_K256_NEON_COLS = 2048 }; /* columns summed in int16 */
 
-/* The sums of four rows and one token. next: four rows that are fetched meanwhile */
-BNC_INLINE int32x4_t bnc_four_rows_i2_k256_neon(const uint8_t *const w[4],
-                                                const uint8_t *const next[4], const int8_t *q,
-                                                int cols)
+/* The sums of four rows and one token. */
+BNC_INLINE int32x4_t bnc_four_rows_i2_k256_neon(const struct bnc_rows *w, const int8_t *q, int cols)
 {
     int32x4_t sum = vdupq_n_s32(0);
     for (int first = 0; first < cols; first += BNC_I2_K256_NEON_COLS) {
@@ -34,14 +33,14 @@ BNC_INLINE int32x4_t bnc_four_rows_i2_k256_neon(const uint8_t *const w[4],
             row[r] = bnc_row_zero_neon();
         for (int k = first; k < end; k += BNC_I2_K256_COLS) {
             for (int r = 0; r < 4; r++)
-                __builtin_prefetch(next[r] + k / 4);
+                __builtin_prefetch(w->next[r] + k / 4);
             for (int v = 0; v < 4; v++) {
                 int8x16_t x[4];
                 for (int p = 0; p < 4; p++)
                     x[p] = vld1q_s8(q + k + 64 * p + 16 * v);
                 for (int r = 0; r < 4; r++) {
                     int8x16_t code[4];
-                    bnc_unpack_i2_neon(code, w[r] + k / 4 + 16 * v);
+                    bnc_unpack_i2_neon(code, w->at[r] + k / 4 + 16 * v);
                     for (int p = 0; p < 4; p++)
                         row[r] = bnc_row_add_neon(row[r], code[p], x[p]);
                 }
@@ -66,17 +65,11 @@ BNC_KERNEL void bnc_rows_i2_k256_neon(int32_t *restrict acc, const uint8_t *rest
                                       const struct bnc_acts *x, const int32_t *row, int count,
                                       int listed, int cols)
 {
-    enum { AHEAD = 8 }; /* rows */
     const ptrdiff_t bytes = cols / 4;
     for (int i = 0; i < count; i += 4) {
-        const uint8_t *at[4], *next[4];
-        for (int r = 0; r < 4; r++) {
-            at[r] = w + bytes * row[i + r < count ? i + r : count - 1];
-            next[r] = w + bytes * row[i + AHEAD + r < listed ? i + AHEAD + r : listed - 1];
-        }
+        const struct bnc_rows r4 = bnc_rows_listed(w, bytes, row, i, count, listed);
         bnc_store_rows_i2_k256_neon(
-            acc + i,
-            vsubq_s32(bnc_four_rows_i2_k256_neon(at, next, x->q, cols), vdupq_n_s32(x->sum[0])),
+            acc + i, vsubq_s32(bnc_four_rows_i2_k256_neon(&r4, x->q, cols), vdupq_n_s32(x->sum[0])),
             count - i);
     }
 }
@@ -89,15 +82,11 @@ BNC_KERNEL void bnc_matmul_i2_k256_neon(int32_t *restrict acc, const uint8_t *re
     const ptrdiff_t bytes = cols / 4;
     for (int m = 0; m < rows; m += 4) {
         const int left = rows - m < 4 ? rows - m : 4;
-        const uint8_t *at[4], *next[4];
-        for (int r = 0; r < 4; r++) {
-            at[r] = w + bytes * (m + (r < left ? r : left - 1));
-            next[r] = w + bytes * (m + 8 + r);
-        }
+        const struct bnc_rows r4 = bnc_rows_from(w, bytes, m, rows);
         if (n == 1) {
             bnc_store_rows_i2_k256_neon(
                 acc + m,
-                vsubq_s32(bnc_four_rows_i2_k256_neon(at, next, x->q, cols), vdupq_n_s32(x->sum[0])),
+                vsubq_s32(bnc_four_rows_i2_k256_neon(&r4, x->q, cols), vdupq_n_s32(x->sum[0])),
                 left);
             continue;
         }
@@ -111,7 +100,7 @@ BNC_KERNEL void bnc_matmul_i2_k256_neon(int32_t *restrict acc, const uint8_t *re
                 for (int v = 0; v < 4; v++)
                     for (int r = 0; r < 4; r++) {
                         int8x16_t code[4];
-                        bnc_unpack_i2_neon(code, at[r] + (first + k) / 4 + 16 * v);
+                        bnc_unpack_i2_neon(code, r4.at[r] + (first + k) / 4 + 16 * v);
                         for (int p = 0; p < 4; p++)
                             codes[k / 16 + 4 * p + v][r] = code[p];
                     }

@@ -14,13 +14,13 @@
 
 #include "../../bnc_layouts.h"
 #include "../../bnc_linear.h"
+#include "../../bnc_rows.h"
 #include "matmul_i2_m4k64.h"
 
 _Static_assert(BNC_I2_K256_ROWS == 1 && BNC_I2_K256_COLS == 256, "unrolled by hand");
 
-/* The sums of four rows and one token. next: four rows that are fetched meanwhile */
-BNC_INLINE int32x4_t bnc_four_rows_i2_k256_neondot(const uint8_t *const w[4],
-                                                   const uint8_t *const next[4], const int8_t *q,
+/* The sums of four rows and one token. */
+BNC_INLINE int32x4_t bnc_four_rows_i2_k256_neondot(const struct bnc_rows *w, const int8_t *q,
                                                    int cols)
 {
     const uint8x16_t mask[3] = { vdupq_n_u8(0x03), vdupq_n_u8(0x0c), vdupq_n_u8(0x30) };
@@ -30,13 +30,13 @@ BNC_INLINE int32x4_t bnc_four_rows_i2_k256_neondot(const uint8_t *const w[4],
             plane[p][r] = vdupq_n_s32(0);
     for (int k = 0; k < cols; k += BNC_I2_K256_COLS) {
         for (int r = 0; r < 4; r++)
-            __builtin_prefetch(next[r] + k / 4);
+            __builtin_prefetch(w->next[r] + k / 4);
         for (int v = 0; v < 4; v++) {
             const int8_t *at = q + k + 16 * v;
             const int8x16_t x3 = vld1q_s8(at), x2 = vld1q_s8(at + 64);
             const int8x16_t x1 = vld1q_s8(at + 128), x0 = vld1q_s8(at + 192);
             for (int r = 0; r < 4; r++) {
-                const uint8x16_t c = vld1q_u8(w[r] + k / 4 + 16 * v);
+                const uint8x16_t c = vld1q_u8(w->at[r] + k / 4 + 16 * v);
                 const int8x16_t c0 = vreinterpretq_s8_u8(vandq_u8(c, mask[0]));
                 const int8x16_t c1 = vreinterpretq_s8_u8(vandq_u8(c, mask[1]));
                 const int8x16_t c2 = vreinterpretq_s8_u8(vandq_u8(c, mask[2]));
@@ -68,17 +68,12 @@ BNC_KERNEL void bnc_rows_i2_k256_neondot(int32_t *restrict acc, const uint8_t *r
                                          const struct bnc_acts *x, const int32_t *row, int count,
                                          int listed, int cols)
 {
-    enum { AHEAD = 8 }; /* rows */
     const ptrdiff_t bytes = cols / 4;
     for (int i = 0; i < count; i += 4) {
-        const uint8_t *at[4], *next[4];
-        for (int r = 0; r < 4; r++) {
-            at[r] = w + bytes * row[i + r < count ? i + r : count - 1];
-            next[r] = w + bytes * row[i + AHEAD + r < listed ? i + AHEAD + r : listed - 1];
-        }
+        const struct bnc_rows r4 = bnc_rows_listed(w, bytes, row, i, count, listed);
         bnc_store_rows_i2_k256_neondot(
             acc + i,
-            vsubq_s32(bnc_four_rows_i2_k256_neondot(at, next, x->q, cols), vdupq_n_s32(x->sum[0])),
+            vsubq_s32(bnc_four_rows_i2_k256_neondot(&r4, x->q, cols), vdupq_n_s32(x->sum[0])),
             count - i);
     }
 }
@@ -92,18 +87,13 @@ BNC_KERNEL void bnc_matmul_i2_k256_neondot(int32_t *restrict acc, const uint8_t 
     const ptrdiff_t bytes = cols / 4;
     for (int m = 0; m < rows; m += 4) {
         const int left = rows - m < 4 ? rows - m : 4;
-        const uint8_t *at[4], *next[4];
-        for (int r = 0; r < 4; r++) {
-            at[r] = w + bytes * (m + (r < left ? r : left - 1));
-            next[r] = w + bytes * (m + 8 + r);
-        }
+        const struct bnc_rows r4 = bnc_rows_from(w, bytes, m, rows);
         if (n == 1 || left < 4) {
             for (int i = 0; i < n; i++) {
                 const int8_t *q = x->q + i * (ptrdiff_t)x->stride;
                 bnc_store_rows_i2_k256_neondot(
                     acc + i * rows + m,
-                    vsubq_s32(bnc_four_rows_i2_k256_neondot(at, next, q, cols),
-                              vdupq_n_s32(x->sum[i])),
+                    vsubq_s32(bnc_four_rows_i2_k256_neondot(&r4, q, cols), vdupq_n_s32(x->sum[i])),
                     left);
             }
             continue;
@@ -116,7 +106,7 @@ BNC_KERNEL void bnc_matmul_i2_k256_neondot(int32_t *restrict acc, const uint8_t 
             for (int k = 0; k < count; k += BNC_I2_K256_COLS)
                 for (int v = 0; v < 4; v++)
                     for (int r = 0; r < 4; r++) {
-                        const uint8x16_t c = vld1q_u8(at[r] + (first + k) / 4 + 16 * v);
+                        const uint8x16_t c = vld1q_u8(r4.at[r] + (first + k) / 4 + 16 * v);
                         int8x16_t *to = codes + k / 4 + 4 * v + r;
                         to[0] = vreinterpretq_s8_u8(vshrq_n_u8(c, 6));
                         to[16] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(c, 4), low2));

@@ -84,7 +84,6 @@ struct tiny *(tiny_init)(void *arena, size_t arena_bytes, int context, int threa
     m->thread_bytes = TINY_THREAD_BYTES(context);
     m->cache = (uint16_t *)(void *)(m->threads + m->thread_bytes * (size_t)threads);
     m->context = context;
-    
     tiny_reset(m);
     if (bnc_tokenizer_init(&m->tokenizer, tiny_tokenizer, TINY_TOKENIZER_BYTES) != 0)
         return 0;

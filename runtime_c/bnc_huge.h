@@ -11,7 +11,23 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#ifndef BNC_HUGE_SETTING
+#define BNC_HUGE_SETTING "/sys/kernel/mm/transparent_hugepage/enabled"
+#endif
+
 enum { BNC_HUGE_PAGE = 2 << 20, BNC_HUGE_STEP = 32 * BNC_HUGE_PAGE };
+
+/* Whether the system gives nobody pages of 2 MiB: a copy would cost memory for nothing. */
+static inline int bnc_huge_never(void)
+{
+    char setting[64] = "";
+    FILE *file = fopen(BNC_HUGE_SETTING, "r");
+    if (!file)
+        return 0;
+    const int never = fgets(setting, sizeof setting, file) && strstr(setting, "[never]");
+    fclose(file);
+    return never;
+}
 
 /* Replaces the whole pages of 2 MiB of [data, data + bytes), a step at a time, so that there is
  * never more than a step twice. Returns 0, or -1 when there is no memory: what was not replaced is

@@ -10,6 +10,16 @@
 #include "bnc_huge.h"
 #endif
 
+static void refuse_huge_pages(const struct options *o)
+{
+#ifdef __linux__
+    if (o->huge_pages && bnc_huge_never())
+        die(FAILED, "--huge-pages", "this system gives none: see " BNC_HUGE_SETTING);
+#else
+    (void)o;
+#endif
+}
+
 #ifdef BNC_MODEL_WEIGHTS_FILE_BYTES
 
 #include "bnc_map.h"
@@ -19,6 +29,7 @@ static struct bnc_map weights;
 static void open_weights(const struct options *o)
 {
     static char path[BNC_PATH];
+    refuse_huge_pages(o);
     const char *wrong = bnc_open_weights(&weights, o->weights, BNC_MODEL_WEIGHTS_FILE, o->self,
                                          BNC_MODEL_WEIGHTS_FILE_BYTES, path);
     if (wrong)
@@ -41,14 +52,13 @@ static struct bnc_model *begin(void *arena, size_t bytes, int context, int threa
 
 static void open_weights(const struct options *o)
 {
+    refuse_huge_pages(o);
 #ifdef __linux__
     const int found = o->huge_pages ? bnc_huge_program(BNC_MODEL_WEIGHTS_BYTES) : 1;
     if (found < 1)
         die(FAILED, "--huge-pages",
             found < 0 ? "there is no memory for a copy of the weights"
                       : "/proc/self/maps does not say where the weights are");
-#else
-    (void)o;
 #endif
 }
 

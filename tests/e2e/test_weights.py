@@ -20,13 +20,15 @@ from bitnetc.cli import _say_compiled
 from bitnetc.compiler import Options, compile_model, load
 from bitnetc.errors import BitnetcError
 from bitnetc.reference import Reference
+from bitnetc.resources import RUNTIME
 from bitnetc.target import load_target
-from bitnetc.toolchain import tool, zig
+from bitnetc.toolchain import choose, tool, zig
 from bitnetc.verify import verify
 from e2e.built import EXAMPLE, Built, program_of
 
 DOCS = Path(__file__).parents[2] / "docs" / "weights.md"
 ASKED = ("-q", "-p", "It is a truth", "-n", "12", "--temp", "0")
+SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 LARGE = 1 << 28  # SHF_X86_64_LARGE
 
 
@@ -85,6 +87,10 @@ def test_huge_pages(weights: str, built: Callable[..., Built], said: str) -> Non
     program = program_of(
         built(EXAMPLE, "native", name="austen", weights=weights)[2], "native", "austen"
     )
+    if "[never]" in SETTING.read_text():
+        done = run(program, *ASKED, "--huge-pages")
+        assert done.returncode == 1 and str(SETTING) in done.stderr
+        return
     assert text_of(program, *ASKED, "--huge-pages") == said
     assert "stay resident" in text_of(program, "--info", "--huge-pages")
     with subprocess.Popen([program, "--logits", "--huge-pages"], stdin=subprocess.PIPE) as waiting:
@@ -100,6 +106,22 @@ def test_huge_pages(weights: str, built: Callable[..., Built], said: str) -> Non
             pytest.fail(f"no copy of the weights:\n{maps}")
         waiting.stdin.close()
         waiting.wait(20)
+
+
+@pytest.mark.parametrize(
+    ("setting", "never"),
+    [("always madvise [never]\n", "1"), ("always [madvise] never\n", "0"), (None, "0")],
+)
+def test_a_system_without_huge_pages(setting: str | None, never: str, tmp_path: Path) -> None:
+    if setting:
+        (tmp_path / "enabled").write_text(setting)
+    (tmp_path / "ask.c").write_text(
+        '#define BNC_HUGE_SETTING "enabled"\n#define _GNU_SOURCE\n#include "bnc_huge.h"\n'
+        'int main(void) { return printf("%d", bnc_huge_never()) < 0; }\n'
+    )
+    compiler = choose(load_target("scalar"), True, None).compiler
+    subprocess.run([*compiler, f"-I{RUNTIME}", "ask.c", "-o", "ask"], cwd=tmp_path, check=True)
+    assert text_of(tmp_path / "ask", cwd=str(tmp_path)) == never
 
 
 def test_file_equals_the_reference(built: Callable[..., Built]) -> None:

@@ -28,6 +28,7 @@ from bitnetc.run import command  # noqa: E402
 from bitnetc.target import Target, load_target, runs_here  # noqa: E402
 
 DENSITIES = (1.0, 0.5, 0.3, 0.2, 0.1)
+DIM, FFN, TILE = 2560, 6912, 128  # rows computed at a time: as many as kernels read at once
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,15 @@ class Contestant:
 
     @property
     def tile(self) -> int:
-        return max(64, self.kernel.layout.rows)
+        return max(TILE, self.kernel.layout.rows)
+
+    @property
+    def cols(self) -> int:
+        """Of the down projection, in whole blocks."""
+        return self.kernel.layout.pad(1, FFN)[1]
+
+    def tile_bytes(self, kernel: Kernel, cols: int) -> int:
+        return kernel.layout.packed_bytes(self.tile, kernel.layout.pad(1, cols)[1])
 
 
 def contestants(target: Target) -> list[Contestant]:
@@ -51,7 +60,7 @@ def contestants(target: Target) -> list[Contestant]:
     kernels = [k for k in target.kernels if not k.layout.code.integers and k.activation == "int8"]
     dense = min(
         (k for k in kernels if k.skips == "nothing"),
-        key=lambda k: matrix_cost(k, *k.layout.pad(6912, 2560), 2, target.cost).cycles,
+        key=lambda k: matrix_cost(k, *k.layout.pad(FFN, DIM), 2, target.cost).cycles,
     )
     up = [dense, *(k for k in kernels if k.skips == "rows")]
     down = [dense, *(k for k in kernels if k.skips == "columns")]
@@ -85,6 +94,9 @@ def main() -> None:
         view = {
             "contestants": found,
             "headers": sorted({k.header for c in found for k in (c.kernel, c.gate) if k}),
+            "dim": DIM,
+            "ffn": FFN,
+            "stride": max(c.cols for c in found),
             "permits": sorted({c.kernel.permit for c in found if c.kernel.permit}),
             "densities": DENSITIES,
             "rounds": arguments.rounds,

@@ -188,6 +188,23 @@ KERNELS: dict[str, Kernel] = {
             (2**31 - 1) // (32 * 127),
             "defined(__ARM_FEATURE_DOTPROD)",
         ),
+        Kernel(
+            "avx512vbmi",
+            "t5_m32k80",
+            "int8",
+            ("avx512", "avx512vnni", "avx512vbmi"),
+            _CODES,
+            "defined(__AVX512VBMI__) && defined(__AVX512VNNI__)",
+        ),
+        Kernel(
+            "amx",
+            "t5_m32k80",
+            "int8",
+            ("avx512", "avx512vnni", "avx512vbmi", "amx"),
+            _CODES,
+            "defined(__AMX_INT8__) && defined(__AVX512VBMI__)",
+            permit="bnc_permit_amx",
+        ),
         Kernel("neon", "t5_m4k80", "int8", ("neon",), _CODES, "defined(__aarch64__)"),
         Kernel(
             "neondot",

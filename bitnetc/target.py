@@ -43,6 +43,7 @@ _CPUINFO = {
     "avxvnni": {"avx_vnni"},
     "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"},
     "avx512vnni": {"avx512_vnni"},
+    "avx512vbmi": {"avx512vbmi"},
     "amx": {"amx_tile", "amx_int8"},
     "dotprod": {"asimddp"},
     "i8mm": {"i8mm"},
@@ -100,7 +101,7 @@ class Target:
     checks: tuple[str, ...]  # emulated CPUs; "host" runs natively
     batch: int = BATCH
     firmware: Firmware | None = None  # where there is no operating system
-    base: str = ""  # the target whose kernels and system it has, where it names one CPU of them
+    base: str = ""  # the target whose system it has, where it narrows that one to newer CPUs
     # One program for several CPUs: its forward pass is compiled for each of these, the best first,
     # and chosen at start. `features` and `flags` are then those of the last, `cost` the first's.
     variants: tuple["Target", ...] = ()
@@ -179,7 +180,7 @@ def load_target(name: str) -> Target:
 
 
 def _tuned(data: dict[str, Any]) -> str:
-    """The target that these tables narrow to one CPU: the base of the same system."""
+    """The target that these tables narrow to fewer CPUs: the base of the same system."""
     base: str = data.get("base", "")
     own = data.get("cc", {}).get("triple", "")
     return base if base and _merged(base).get("cc", {}).get("triple", "") == own else ""

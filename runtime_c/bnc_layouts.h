@@ -146,6 +146,33 @@ static inline int bnc_t5_m4k80_at(const uint8_t *w, int cols, int m, int k)
     return number / weight[kq] % 3 - 1;
 }
 
+/* t5_m32k80: blocks of 32 x 80 trits.
+ *
+ *     mo mh:2 mi:16, kb kc:4 kq:5 kl:4 -> mo kb kc mh mi kl | kq
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:     (0, 0)     (0, 4)     (0, 8)    (0, 12)    (0, 16)
+ *     byte   1:     (0, 1)     (0, 5)     (0, 9)    (0, 13)    (0, 17)
+ *     byte 511:   (31, 63)   (31, 67)   (31, 71)   (31, 75)   (31, 79)
+ */
+enum { BNC_T5_M32K80_ROWS = 32, BNC_T5_M32K80_COLS = 80 };
+
+static inline int bnc_t5_m32k80_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 32;
+    const int mh = m / 16 % 2;
+    const int mi = m % 16;
+    const int kb = k / 80;
+    const int kc = k / 20 % 4;
+    const int kq = k / 4 % 5;
+    const int kl = k % 4;
+    const int byte = ((((mo * (cols / 80) + kb) * 4 + kc) * 2 + mh) * 16 + mi) * 4 + kl;
+    const int number = w[byte] < 216 ? w[byte] / 8 * 9 + w[byte] % 8 : (w[byte] - 216) * 9 + 8;
+    static const int weight[] = { 81, 27, 9, 3, 1 };
+    return number / weight[kq] % 3 - 1;
+}
+
 /* i2_m32k64: blocks of 32 x 64 trits.
  *
  *     mo mh:2 mi:16, kb kc:4 kq:4 kl:4 -> mo kb kc mh mi kl | kq

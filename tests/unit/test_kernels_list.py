@@ -30,7 +30,7 @@ def test_the_entry_fits_the_header(kernel: Kernel) -> None:
     header = text(kernel)
     assert re.search(rf"^BNC_KERNEL void {kernel.symbol}\(", header, re.M)
     if kernel.skips == "rows":
-        assert re.search(rf"^BNC_INLINE void {kernel.rows_symbol}\(", header, re.M)
+        assert re.search(rf"^BNC_KERNEL void {kernel.rows_symbol}\(", header, re.M)
     # lut16 kernels read tables and int8 kernels do not.
     assert ("bnc_lut_tables(" in header) == (kernel.activation == "lut16")
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import bitnetc.target
 from bitnetc import resources
 from bitnetc.compiler import load
 from bitnetc.cost import matrix_cost
@@ -101,3 +102,19 @@ def test_tables_of_a_base_are_merged_to_the_bottom(targets: Path) -> None:
     assert tuned.base == "armv8-neon" and base.base == ""
     assert tuned.cost.cycles_per_block == base.cost.cycles_per_block | {"neon:i2_m4k64": 1.0}
     assert load_target("x86_64-windows").base == "" and load_target("rpi-zero2").base == "rpi3"
+
+
+@pytest.mark.parametrize(
+    ("more", "best"),
+    [
+        (set(), "x86_64-avx512"),
+        ({"avx512vbmi"}, "x86_64-avx512vbmi"),
+        ({"avx512vbmi", "amx"}, "x86_64-amx"),
+        ({"amx"}, "x86_64-avx512"),
+    ],
+)
+def test_native_knows_vbmi(more: set[str], best: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = {"sse41", "avx2", "f16c", "avx512", "avx512vnni", *more}
+    monkeypatch.setattr(bitnetc.target, "host_arch", lambda: "x86_64")
+    monkeypatch.setattr(bitnetc.target, "host_features", lambda: here)
+    assert load_target("native").name == best

@@ -252,6 +252,7 @@ LAYOUTS: dict[str, Layout] = {
         # A row is contiguous: rows that do not matter need not be read. A plane has the columns of
         # the widest vector, and an AMX tile's once the words of sixteen rows are exchanged.
         Layout("i2_k256", "m, kb kq:4 kl:64 -> m kb kl | kq"),
+        Layout("t5_k320", "m, kb kq:5 kl:64 -> m kb kl | kq", FIFTH),
         Layout("i2_m4k64", "mo mi:4, kb kq:4 kl:16 -> mo kb mi kl | kq"),
         Layout("i2_m4k128", "mo mi:4, kb kq:4 kl:32 -> mo kb mi kl | kq"),
         Layout("i2_m4k256", "mo mi:4, kb kq:4 kl:64 -> mo kb mi kl | kq"),

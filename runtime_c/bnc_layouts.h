@@ -49,6 +49,29 @@ static inline int bnc_i2_k256_at(const uint8_t *w, int cols, int m, int k)
     return (w[byte] >> shift & 3) - 1;
 }
 
+/* t5_k320: blocks of 1 x 320 trits.
+ *
+ *     m, kb kq:5 kl:64 -> m kb kl | kq
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:     (0, 0)    (0, 64)   (0, 128)   (0, 192)   (0, 256)
+ *     byte   1:     (0, 1)    (0, 65)   (0, 129)   (0, 193)   (0, 257)
+ *     byte  63:    (0, 63)   (0, 127)   (0, 191)   (0, 255)   (0, 319)
+ */
+enum { BNC_T5_K320_ROWS = 1, BNC_T5_K320_COLS = 320 };
+
+static inline int bnc_t5_k320_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int kb = k / 320;
+    const int kq = k / 64 % 5;
+    const int kl = k % 64;
+    const int byte = (m * (cols / 320) + kb) * 64 + kl;
+    const int number = w[byte] < 216 ? w[byte] / 8 * 9 + w[byte] % 8 : (w[byte] - 216) * 9 + 8;
+    static const int weight[] = { 81, 27, 9, 3, 1 };
+    return number / weight[kq] % 3 - 1;
+}
+
 /* i2_m4k64: blocks of 4 x 64 trits.
  *
  *     mo mi:4, kb kq:4 kl:16 -> mo kb mi kl | kq

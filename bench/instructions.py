@@ -2,7 +2,7 @@
 
     python bench/instructions.py                           all targets that an emulator runs
     python bench/instructions.py riscv64-rvv armv8-neon
-    python bench/instructions.py --profile rvv:i2_m4k256 riscv64-rvv
+    python bench/instructions.py --profile rvv:i2_m128k16 riscv64-rvv
 
 A program calls a kernel once and then three times, on 64 x 2048 weights or the whole blocks that
 hold them, with one token and with 64; half the difference is one call. Under qemu every instruction
@@ -59,7 +59,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     words.add_argument("targets", nargs="*", help="all that an emulator runs")
-    words.add_argument("--kernels", nargs="*", help="such as rvv:i2_m4k256; all of the target")
+    words.add_argument("--kernels", nargs="*", help="such as rvv:i2_m128k16; all of the target")
     words.add_argument("--tokens", type=int, nargs="*", default=[1, 64])
     words.add_argument("--profile", metavar="KERNEL")
     chosen = words.parse_args()

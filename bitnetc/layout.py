@@ -255,12 +255,13 @@ LAYOUTS: dict[str, Layout] = {
         Layout("t5_k320", "m, kb kq:5 kl:64 -> m kb kl | kq", FIFTH),
         Layout("i2_m4k64", "mo mi:4, kb kq:4 kl:16 -> mo kb mi kl | kq"),
         Layout("i2_m4k128", "mo mi:4, kb kq:4 kl:32 -> mo kb mi kl | kq"),
-        Layout("i2_m4k256", "mo mi:4, kb kq:4 kl:64 -> mo kb mi kl | kq"),
         # 1.6 bits: five codes to a byte. The second as i2_m32k64 below.
         Layout("t5_m4k80", "mo mi:4, kb kq:5 kl:16 -> mo kb mi kl | kq", FIFTH),
         Layout("t5_m32k80", "mo mh:2 mi:16, kb kc:4 kq:5 kl:4 -> mo kb kc mh mi kl | kq", FIFTH),
         # A plane of 16 rows and four columns is an operand of VNNI and a row of an AMX tile.
         Layout("i2_m32k64", "mo mh:2 mi:16, kb kc:4 kq:4 kl:4 -> mo kb kc mh mi kl | kq"),
+        # Lanes are rows, as many as the longest registers hold; a byte has four columns of one row.
+        Layout("i2_m128k16", "mo mi:128, kb kc:4 kq:4 -> mo kb kc mi | kq"),
         # A column of many rows is contiguous: columns of zero activations need not be read. Rows
         # are split as interleaving the bytes of four columns in 128-bit lanes places them.
         Layout("i2_m256k4", "mo ms:4 mr:4 ml:4 md:4, kb kl:4 -> mo kb kl ml mr md | ms"),

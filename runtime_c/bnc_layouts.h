@@ -120,30 +120,6 @@ static inline int bnc_i2_m4k128_at(const uint8_t *w, int cols, int m, int k)
     return (w[byte] >> shift & 3) - 1;
 }
 
-/* i2_m4k256: blocks of 4 x 256 trits.
- *
- *     mo mi:4, kb kq:4 kl:64 -> mo kb mi kl | kq
- *
- * (row, column) held by the first two bytes of a block and by the last, high bits first:
- *
- *     byte   0:     (0, 0)    (0, 64)   (0, 128)   (0, 192)
- *     byte   1:     (0, 1)    (0, 65)   (0, 129)   (0, 193)
- *     byte 255:    (3, 63)   (3, 127)   (3, 191)   (3, 255)
- */
-enum { BNC_I2_M4K256_ROWS = 4, BNC_I2_M4K256_COLS = 256 };
-
-static inline int bnc_i2_m4k256_at(const uint8_t *w, int cols, int m, int k)
-{
-    const int mo = m / 4;
-    const int mi = m % 4;
-    const int kb = k / 256;
-    const int kq = k / 64 % 4;
-    const int kl = k % 64;
-    const int byte = ((mo * (cols / 256) + kb) * 4 + mi) * 64 + kl;
-    const int shift = 6 - 2 * kq;
-    return (w[byte] >> shift & 3) - 1;
-}
-
 /* t5_m4k80: blocks of 4 x 80 trits.
  *
  *     mo mi:4, kb kq:5 kl:16 -> mo kb mi kl | kq
@@ -218,6 +194,30 @@ static inline int bnc_i2_m32k64_at(const uint8_t *w, int cols, int m, int k)
     const int kq = k / 4 % 4;
     const int kl = k % 4;
     const int byte = ((((mo * (cols / 64) + kb) * 4 + kc) * 2 + mh) * 16 + mi) * 4 + kl;
+    const int shift = 6 - 2 * kq;
+    return (w[byte] >> shift & 3) - 1;
+}
+
+/* i2_m128k16: blocks of 128 x 16 trits.
+ *
+ *     mo mi:128, kb kc:4 kq:4 -> mo kb kc mi | kq
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:     (0, 0)     (0, 1)     (0, 2)     (0, 3)
+ *     byte   1:     (1, 0)     (1, 1)     (1, 2)     (1, 3)
+ *     byte 511:  (127, 12)  (127, 13)  (127, 14)  (127, 15)
+ */
+enum { BNC_I2_M128K16_ROWS = 128, BNC_I2_M128K16_COLS = 16 };
+
+static inline int bnc_i2_m128k16_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 128;
+    const int mi = m % 128;
+    const int kb = k / 16;
+    const int kc = k / 4 % 4;
+    const int kq = k % 4;
+    const int byte = ((mo * (cols / 16) + kb) * 4 + kc) * 128 + mi;
     const int shift = 6 - 2 * kq;
     return (w[byte] >> shift & 3) - 1;
 }

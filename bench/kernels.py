@@ -73,13 +73,13 @@ class Bench:
 
 
 def picked(target: Target, role: str) -> str:
-    """The kernel of least cost by the target's figures, as plan() chooses."""
+    """The ternary kernel of least cost by the target's figures, as plan() chooses."""
 
     def cycles(kernel: Kernel) -> float:
         rows, cols = kernel.layout.pad(*SHAPES[role])
         return matrix_cost(kernel, rows, cols, ROLES[role], target.cost).cycles
 
-    return min(target.kernels, key=cycles).name
+    return min((k for k in target.kernels if k.layout.code.base == 3), key=cycles).name
 
 
 def measure(target: Target, benches: list[Bench], mib: int, rounds: int) -> list[list[str]]:

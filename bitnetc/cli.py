@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
 from bitnetc import __version__
+from bitnetc.binary import find_binary
 from bitnetc.board import Board, boards, describe, fit, load_board, suits
 from bitnetc.board import refuse_too_large as refuse_board
 from bitnetc.build import Artifact
@@ -224,7 +225,7 @@ def plan_command(
 ) -> None:
     """Show kernel, layout and cost of every matrix, and what else was considered."""
     known = len(model.notes)
-    model = prune(model)
+    model = find_binary(prune(model))
     for note in model.notes[known:]:
         click.echo(f"note: {note}", err=True)
     decided = plan(model, load_target(target), context, max_batch)

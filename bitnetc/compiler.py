@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from bitnetc.binary import find_binary
 from bitnetc.board import Board, refuse_too_large
 from bitnetc.build import Artifact, build, check_destination
 from bitnetc.checkpoint import I2sLayout, read
@@ -70,9 +71,9 @@ def _refuse_python(options: Options, toolchain: Toolchain) -> None:
 def compile_model(
     model: Model, options: Options, out: Path, progress: Progress = silent
 ) -> tuple[Plan, Artifact]:
-    """prune -> plan -> pack -> emit -> build."""
+    """prune -> find_binary -> plan -> pack -> emit -> build."""
     check_destination(out)
-    model = prune(model)
+    model = find_binary(prune(model))
     target = load_target(options.target)
     toolchain = choose(target, options.target == "native", options.cc)
     if options.batch is not None and options.batch < 1:

@@ -52,6 +52,7 @@ class Kernel:
 
 # 254 * columns < 2^31: all kernels sum codes 0 .. 2 times q, or table entries of two columns.
 _CODES = (2**31 - 1) // 254
+_SIGNS = 2**18  # columns of one bit: far from an overflow, and wide enough
 # Codes of integers, at most 255 times q; of 4 bits masked in place, at most 240.
 _BYTES = (2**31 - 1) // (255 * 127)
 
@@ -59,6 +60,34 @@ KERNELS: dict[str, Kernel] = {
     kernel.name: kernel
     for kernel in (
         Kernel("scalar", "i2_k64", "int8", (), _CODES, "1"),
+        Kernel("scalar", "b1_k128", "int8", (), _SIGNS, "1"),
+        Kernel("avx2", "b1_m32k64", "int8", ("avx2",), _SIGNS, "defined(__AVX2__)"),
+        Kernel(
+            "avx512vnni",
+            "b1_m32k64",
+            "int8",
+            ("avx512", "avx512vnni"),
+            _SIGNS,
+            "defined(__AVX512VNNI__)",
+        ),
+        Kernel(
+            "amx",
+            "b1_m32k64",
+            "int8",
+            ("avx512", "avx512vnni", "amx"),
+            _SIGNS,
+            "defined(__AMX_INT8__)",
+            permit="bnc_permit_amx",
+        ),
+        Kernel("neon", "b1_m4k128", "int8", ("neon",), _SIGNS, "defined(__aarch64__)"),
+        Kernel(
+            "neondot",
+            "b1_m4k128",
+            "int8",
+            ("neon", "dotprod"),
+            _SIGNS,
+            "defined(__ARM_FEATURE_DOTPROD)",
+        ),
         Kernel("scalar", "i4_m16k8", "int8", (), _CODES, "1"),
         Kernel("scalar", "i8_m16k4", "int8", (), _BYTES, "1"),
         Kernel("avx2", "i4_m16k8", "int8", ("avx2",), _CODES, "defined(__AVX2__)"),

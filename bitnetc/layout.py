@@ -23,8 +23,9 @@ from bitnetc.errors import BitnetcError
 
 @dataclass(frozen=True)
 class Code:
-    """`trits` neighbours in a row, written in `base`, first one highest. What is written is value +
-    `offset`, 0 .. base - 1: values are trits, or integers of one code each.
+    """`trits` neighbours in a row, written in `base`, first one highest. What is written is a digit
+    0 .. base - 1, and the value is `step` * digit - `offset`: values are trits, signs (-1 and +1,
+    two apart), or integers of one code each.
 
     `lanes` of them share a byte. One, two or four have bits of their own. Five are digits base 3 of
     a number 9 * high + low, high in 0 .. 26 and low in 0 .. 8, and the byte is
@@ -39,6 +40,7 @@ class Code:
     lanes: int
     base: int = 3
     offset: int = 1
+    step: int = 1
 
     @property
     def bits(self) -> int:
@@ -65,12 +67,19 @@ class Code:
 
     @property
     def integers(self) -> int:
-        """Bits of a signed integer that it holds; 0 for trits."""
-        return 0 if self.base == 3 else self.bits
+        """Bits of a signed integer that it holds; 0 for trits and signs."""
+        return 0 if self.base <= 3 else self.bits
+
+    @property
+    def binary(self) -> bool:
+        """Whether it holds signs: where there is no weight, in padding, they are -1."""
+        return self.base == 2
 
     def encode(self, trits: NDArray[np.int8]) -> NDArray[np.uint8]:
         """int8 values [rows, cols] -> codes [rows, cols / trits]."""
         digits = trits.view(np.uint8) + np.uint8(self.offset)
+        if self.step > 1:
+            digits //= np.uint8(self.step)
         if self.trits == 1:
             return digits
         codes = np.zeros((len(trits), trits.shape[1] // self.trits), np.uint8)
@@ -83,7 +92,7 @@ class Code:
         digits = codes
         if self.trits > 1:
             digits = (codes[..., None] // self.powers % np.uint8(3)).reshape(len(codes), -1)
-        return (digits - np.uint8(self.offset)).view(np.int8)
+        return (digits * np.uint8(self.step) - np.uint8(self.offset)).view(np.int8)
 
     def join(self, codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Codes [..., lanes] -> bytes [...]."""
@@ -110,6 +119,7 @@ _FOLD = np.array(
 _UNFOLD = np.zeros(256, np.uint8)
 _UNFOLD[_FOLD] = np.arange(243)
 
+SIGN = Code(trits=1, lanes=8, base=2, step=2)
 TRIT = Code(trits=1, lanes=4)
 PAIR = Code(trits=2, lanes=2)
 FIFTH = Code(trits=1, lanes=5)
@@ -228,6 +238,7 @@ class Layout:
         """Where the codes of the first two bytes and of the last one come from, found by
         disturbing one code and unpacking, so that it cannot lie."""
         zero = self.pack(np.zeros((self.rows, self.cols), np.int8))
+        before = self.unpack(zero, self.rows, self.cols)
         lines = []
         for byte in sorted({0, 1, len(zero) - 1}):
             cells = []
@@ -236,9 +247,10 @@ class Layout:
                 codes[0, lane] ^= 1
                 touched = zero[:byte] + self.code.join(codes).tobytes() + zero[byte + 1 :]
                 changed = self.unpack(touched, self.rows, self.cols)
-                m, k = (int(i[0]) for i in np.nonzero(changed))
+                m, k = (int(i[0]) for i in np.nonzero(changed != before))
                 cells.append(f"({m}, {k - k % self.code.trits})")
-            lines.append(f"byte {byte:3}:" + "".join(f"{c:>11}" for c in cells))
+            width = 11 if self.code.lanes < 8 else 10
+            lines.append(f"byte {byte:3}:" + "".join(f"{c:>{width}}" for c in cells))
         return lines
 
 
@@ -271,6 +283,11 @@ LAYOUTS: dict[str, Layout] = {
         Layout("tl1_m64k4", "mo mi:64, kb kn:2 -> mo kb mi | kn", PAIR),
         # Two pairs of a row side by side: a look-up in two tables, then a sum of neighbours.
         Layout("tl1_m64k8", "mo mi:64, kb kn:2 kp:2 -> mo kb mi kp | kn", PAIR),
+        # One bit: a matrix without zeros. A row in planes of 16 columns; four rows; and planes as
+        # those of i2_m32k64.
+        Layout("b1_k128", "m, kb kq:8 kl:16 -> m kb kl | kq", SIGN),
+        Layout("b1_m4k128", "mo mi:4, kb kq:8 kl:16 -> mo kb mi kl | kq", SIGN),
+        Layout("b1_m32k64", "mo mh:2 mi:16, kb kc:2 kq:8 kl:4 -> mo kb kc mh mi kl | kq", SIGN),
         # Integers of 4 and 8 bits: four neighbouring columns of a row are a lane of a dot product.
         Layout("i4_m16k8", "mo mi:16, kb kq:2 kl:4 -> mo kb mi kl | kq", NIBBLE),
         Layout("i8_m16k4", "mo mi:16, kb kq:1 kl:4 -> mo kb mi kl | kq", BYTE),

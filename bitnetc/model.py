@@ -29,13 +29,15 @@ class Ternary:
 
     scale: float32, shape [1] (per tensor), [rows] (per row) or [rows, groups] of equally many
     neighbours in a row each; always a multiplier, whatever the checkpoint stored.
-    load:  decodes the trits, int8 [rows, cols] with values -1, 0, +1. Binary matrices have no 0.
+    load:  decodes the trits, int8 [rows, cols] with values -1, 0, +1
+    binary: known to have no 0 (binary.py)
     """
 
     rows: int
     cols: int
     scale: Vector
     load: Callable[[], Trits]
+    binary: bool = False
 
     @property
     def groups(self) -> int:

@@ -328,12 +328,11 @@ def _retiled(m: MatrixPlan, tile: int) -> MatrixPlan:
 def _matrix_plan(
     role: str, matrix: Ternary | Integers, target: Target, density: Density
 ) -> MatrixPlan:
-    bits = matrix.stored_bits if isinstance(matrix, Integers) else 0
     if target.variants:
-        shared = [k for k in _layouts(target) if k[0].layout.code.integers == bits]
+        shared = [k for k in _layouts(target) if _holds(k[0], matrix)]
         candidates = [_shared(role, matrix, kernels, target, density) for kernels in shared]
     else:
-        kernels = [k for k in target.kernels if k.layout.code.integers == bits]
+        kernels = [k for k in target.kernels if _holds(k, matrix)]
         candidates = [_candidate(role, matrix, kernel, target, density) for kernel in kernels]
     fitting = [c for c in candidates if c.cost]
     if not fitting:
@@ -358,6 +357,14 @@ def _matrix_plan(
         variants=best.variants,
         density=density.get(best.kernel.skips, 1.0),
     )
+
+
+def _holds(kernel: Kernel, matrix: Ternary | Integers) -> bool:
+    """Whether every weight of the matrix has a code in the kernel's layout."""
+    code = kernel.layout.code
+    if isinstance(matrix, Integers):
+        return code.integers == matrix.stored_bits
+    return code.integers == 0 and (matrix.binary or not code.binary)
 
 
 def _layouts(target: Target) -> list[tuple[Kernel, ...]]:

@@ -321,6 +321,78 @@ static inline int bnc_tl1_m64k8_at(const uint8_t *w, int cols, int m, int k)
     return (k % 2 == 0 ? code / 3 : code % 3) - 1;
 }
 
+/* b1_k128: blocks of 1 x 128 signs.
+ *
+ *     m, kb kq:8 kl:16 -> m kb kl | kq
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:    (0, 0)   (0, 16)   (0, 32)   (0, 48)   (0, 64)   (0, 80)   (0, 96)  (0, 112)
+ *     byte   1:    (0, 1)   (0, 17)   (0, 33)   (0, 49)   (0, 65)   (0, 81)   (0, 97)  (0, 113)
+ *     byte  15:   (0, 15)   (0, 31)   (0, 47)   (0, 63)   (0, 79)   (0, 95)  (0, 111)  (0, 127)
+ */
+enum { BNC_B1_K128_ROWS = 1, BNC_B1_K128_COLS = 128 };
+
+static inline int bnc_b1_k128_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int kb = k / 128;
+    const int kq = k / 16 % 8;
+    const int kl = k % 16;
+    const int byte = (m * (cols / 128) + kb) * 16 + kl;
+    const int shift = 7 - 1 * kq;
+    return 2 * (w[byte] >> shift & 1) - 1;
+}
+
+/* b1_m4k128: blocks of 4 x 128 signs.
+ *
+ *     mo mi:4, kb kq:8 kl:16 -> mo kb mi kl | kq
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:    (0, 0)   (0, 16)   (0, 32)   (0, 48)   (0, 64)   (0, 80)   (0, 96)  (0, 112)
+ *     byte   1:    (0, 1)   (0, 17)   (0, 33)   (0, 49)   (0, 65)   (0, 81)   (0, 97)  (0, 113)
+ *     byte  63:   (3, 15)   (3, 31)   (3, 47)   (3, 63)   (3, 79)   (3, 95)  (3, 111)  (3, 127)
+ */
+enum { BNC_B1_M4K128_ROWS = 4, BNC_B1_M4K128_COLS = 128 };
+
+static inline int bnc_b1_m4k128_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 4;
+    const int mi = m % 4;
+    const int kb = k / 128;
+    const int kq = k / 16 % 8;
+    const int kl = k % 16;
+    const int byte = ((mo * (cols / 128) + kb) * 4 + mi) * 16 + kl;
+    const int shift = 7 - 1 * kq;
+    return 2 * (w[byte] >> shift & 1) - 1;
+}
+
+/* b1_m32k64: blocks of 32 x 64 signs.
+ *
+ *     mo mh:2 mi:16, kb kc:2 kq:8 kl:4 -> mo kb kc mh mi kl | kq
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:    (0, 0)    (0, 4)    (0, 8)   (0, 12)   (0, 16)   (0, 20)   (0, 24)   (0, 28)
+ *     byte   1:    (0, 1)    (0, 5)    (0, 9)   (0, 13)   (0, 17)   (0, 21)   (0, 25)   (0, 29)
+ *     byte 255:  (31, 35)  (31, 39)  (31, 43)  (31, 47)  (31, 51)  (31, 55)  (31, 59)  (31, 63)
+ */
+enum { BNC_B1_M32K64_ROWS = 32, BNC_B1_M32K64_COLS = 64 };
+
+static inline int bnc_b1_m32k64_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 32;
+    const int mh = m / 16 % 2;
+    const int mi = m % 16;
+    const int kb = k / 64;
+    const int kc = k / 32 % 2;
+    const int kq = k / 4 % 8;
+    const int kl = k % 4;
+    const int byte = ((((mo * (cols / 64) + kb) * 2 + kc) * 2 + mh) * 16 + mi) * 4 + kl;
+    const int shift = 7 - 1 * kq;
+    return 2 * (w[byte] >> shift & 1) - 1;
+}
+
 /* i4_m16k8: blocks of 16 x 8 integers.
  *
  *     mo mi:16, kb kq:2 kl:4 -> mo kb mi kl | kq

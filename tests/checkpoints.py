@@ -172,6 +172,10 @@ VARIANTS_MIXED: Mapping[str, dict[str, Any]] = {
     },
     "mixed-static": {"static": True, "integers": {"model.layers.*.self_attn": 4, "mlp.up_proj": 8}},
 }
+# Weights of one bit: sizes that fill no block, and one scale a row.
+VARIANTS_LOW: Mapping[str, dict[str, Any]] = {
+    "binary": {"zeros": 0.0, "dim": 240, "ffn_dim": 350, "heads": 8, "per_row": True},
+}
 # Weight-only models: floats of three values, which activations do not follow into int8.
 VARIANTS_LEVELS: Mapping[str, dict[str, Any]] = {
     "trilm": {"family": "trilm", "kv_heads": 4},
@@ -200,6 +204,7 @@ VARIANTS = {
     **VARIANTS_EMBEDDING,
     **VARIANTS_STATIC,
     **VARIANTS_MIXED,
+    **VARIANTS_LOW,
 }
 
 

@@ -81,8 +81,8 @@ def random_values(
     layout: Layout, rng: np.random.Generator, shape: tuple[int, int]
 ) -> NDArray[np.int8]:
     """Every value that a code can hold."""
-    low = -layout.code.offset
-    return rng.integers(low, low + layout.code.base, shape).astype(np.int8)
+    code = layout.code
+    return (code.step * rng.integers(0, code.base, shape) - code.offset).astype(np.int8)
 
 
 def check(layout: Layout, read: Read, pack: Callable[[Trits], bytes]) -> int:
@@ -111,7 +111,7 @@ def test_unpack_inverts_pack(layout: Layout) -> None:
         for trits in (
             random_values(layout, rng, (rows, cols)),
             np.ones((rows, cols)),
-            -np.eye(rows, cols),
+            2 * np.eye(rows, cols) - 1 if layout.code.binary else -np.eye(rows, cols),
         ):
             codes = trits.astype(np.int8)
             assert (layout.unpack(layout.pack(codes), rows, cols) == codes).all()
@@ -185,7 +185,8 @@ def test_two_swapped_digits_are_seen(layout: Layout, read: Read) -> None:
     for wrong in mistakes:
         assert check(layout, read, wrong.pack) > 0, wrong.rule
         # The mistake is a layout like any other: a round trip alone does not see it.
-        trits = np.resize(np.array([-1, 0, 1, 1], np.int8), (3 * layout.rows, 5 * layout.cols))
+        few = [-1, 1, 1, 1] if layout.code.binary else [-1, 0, 1, 1]
+        trits = np.resize(np.array(few, np.int8), (3 * layout.rows, 5 * layout.cols))
         assert (wrong.unpack(wrong.pack(trits), *trits.shape) == trits).all()
 
 
@@ -205,7 +206,7 @@ def test_one_dropped_trit_is_seen(layout: Layout, read: Read) -> None:
     def drop(trits: Trits) -> bytes:
         damaged = trits.copy()
         m, k = np.argwhere(trits != 0)[-1]
-        damaged[m, k] = 0
+        damaged[m, k] = -damaged[m, k] if layout.code.binary else 0
         return layout.pack(damaged)
 
     assert check(layout, read, drop) == len(BLOCKS)

@@ -78,7 +78,8 @@ def bytes_of(layout: Layout) -> dict[str, Any]:
     for i, codes in enumerate(every):
         lane = i % code.lanes
         old = codes[lane]
-        new = old ^ 1 if code.integers else old - old % 3 + (old + 1) % 3
+        ternary = code.base == 3
+        new = old - old % 3 + (old + 1) % 3 if ternary else old ^ 1
         changed[byte(*codes)] = byte(*codes[:lane], new, *codes[lane + 1 :])
     mixed = [[last if (lane + i) % 2 else 0 for lane in range(code.lanes)] for i in range(2)]
     return {

@@ -21,6 +21,7 @@ ORDER = [
     ("ropes",),
     ("normalise", "synth"),
     ("plan", "convert", "inspect", "head", "prune"),
+    ("binary",),
     ("pack",),
     ("footprint", "weights_file", "board", "totals", "elf"),
     ("emit", "toolchain", "wasi", "semihosting"),

@@ -14,7 +14,7 @@ layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=list(LAYOUTS))
 
 @layouts
 def test_the_name_states_the_block(layout: Layout) -> None:
-    found = re.fullmatch(r"(?:i[248]|t5|tl1)_(?:m(\d+))?k(\d+)", layout.name)
+    found = re.fullmatch(r"(?:b1|i[248]|t5|tl1)_(?:m(\d+))?k(\d+)", layout.name)
     assert found
     assert (layout.rows, layout.cols) == (int(found[1] or 1), int(found[2]))
     assert LAYOUTS[layout.name] is layout
@@ -22,9 +22,9 @@ def test_the_name_states_the_block(layout: Layout) -> None:
 
 @layouts
 def test_bits_of_a_value(layout: Layout) -> None:
-    """An integer's own, 1.6 for five trits to a byte, else two."""
+    """An integer's own, one of a sign, 1.6 for five trits to a byte, else two."""
     rows, cols = 3 * layout.rows, 2 * layout.cols
-    bits = layout.code.integers or (1.6 if layout.name.startswith("t5") else 2)
+    bits = layout.code.integers or {"t5": 1.6, "b1": 1}.get(layout.name[:2], 2)
     assert layout.packed_bytes(rows, cols) == rows * cols * bits / 8
     assert len(layout.pack(np.zeros((rows, cols), np.int8))) == rows * cols * bits / 8
 

@@ -1,0 +1,69 @@
+"""Matrices without zeros: who is found, and what they are planned and packed as."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import VARIANTS_LOW, tiny_checkpoint
+
+from bitnetc.binary import find_binary
+from bitnetc.checkpoint import read
+from bitnetc.model import Model, Ternary, Trits
+from bitnetc.normalise import normalise
+from bitnetc.pack import pack_matrix
+from bitnetc.plan import ROLES, plan
+from bitnetc.target import load_target, target_names
+
+# x86_64: SSE4.1 has no kernel for what the others read. A Mac's memory is so fast that look-up
+# tables of its target, whose figures are otherwise those of a Cortex-A72, win.
+OTHERS = ("x86_64", "aarch64-macos")
+
+
+def of(tmp_path: Path, **more: Any) -> Model:
+    tiny_checkpoint(**{**VARIANTS_LOW["binary"], **more}).write(tmp_path)
+    return normalise(read(tmp_path), "x")
+
+
+def binary(model: Model) -> list[set[str]]:
+    return [{role for role in ROLES if getattr(block, role).binary} for block in model.blocks]
+
+
+def test_all_or_none(tmp_path: Path) -> None:
+    assert binary(find_binary(of(tmp_path / "a"))) == [set(ROLES)] * 2
+    assert binary(find_binary(of(tmp_path / "b", zeros=0.01))) == [set()] * 2
+    floats = of(tmp_path / "c", family="ternary-bonsai", dim=128, ffn_dim=256, heads=4, kv_heads=2)
+    assert floats.float_activations and binary(find_binary(floats)) == [set()] * 2
+
+
+def test_one_zero_is_enough(tmp_path: Path) -> None:
+    model = of(tmp_path, layers=3)
+    matrix = model.blocks[1].w_up
+    assert isinstance(matrix, Ternary)
+
+    def load() -> Trits:
+        trits = matrix.load().copy()
+        trits[-1, -1] = 0
+        return trits
+
+    planted = replace(model.blocks[1], w_up=replace(matrix, load=load))
+    found = find_binary(replace(model, blocks=(model.blocks[0], planted, model.blocks[2])))
+    others = set(ROLES) - {"w_up"}
+    assert binary(found) == [set(ROLES), others, others]
+
+
+@pytest.mark.parametrize("target", target_names())
+def test_one_bit_a_weight_where_there_is_a_kernel(tmp_path: Path, target: str) -> None:
+    model, known = of(tmp_path), load_target(target)
+    ternary = plan(model, known, 32)
+    assert not any(m.kernel.layout.code.binary for m in ternary.groups[0].matrices.values())
+    decided = plan(find_binary(model), known, 32)
+    able = any(k.layout.code.binary for k in known.kernels) and target not in OTHERS
+    for role, planned in decided.groups[0].matrices.items():
+        layout, matrix = planned.kernel.layout, getattr(model.blocks[0], role)
+        assert layout.code.binary or not able or planned.density < 1, (role, planned.kernel.name)
+        packed = pack_matrix(planned, matrix)
+        assert len(packed) == planned.bytes
+        whole = layout.unpack(packed, planned.padded_rows, planned.padded_cols)
+        assert np.array_equal(whole[: matrix.rows, : matrix.cols], matrix.load())

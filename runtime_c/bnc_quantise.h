@@ -12,6 +12,8 @@
 
 #include "bnc_math.h"
 
+enum { BNC_LUT = 12 }; /* bytes of bnc_acts.lut a column: 4 for the list, 8 for the tables */
+
 /* Up to BATCH tokens, quantised once for all matrices that read them. */
 struct bnc_acts {
     int8_t *q;    /* [n][stride]; zeros from the last column to the stride */
@@ -22,6 +24,20 @@ struct bnc_acts {
     float *f;     /* [n][f_stride]: the floats themselves; null when no matrix reads them */
     int f_stride; /* a multiple of 64; zeros from the last column on */
 };
+
+/* Token 0 of acts from now on lies in the place of token i, with sum and scale elsewhere: for a
+ * worker that quantises the same token as others do. */
+BNC_INLINE void bnc_own_acts(struct bnc_acts *acts, int i, int32_t *sum, float *scale)
+{
+    if (acts->lut)
+        acts->lut += (ptrdiff_t)i * acts->stride * BNC_LUT;
+    if (acts->q)
+        acts->q += (ptrdiff_t)i * acts->stride;
+    if (acts->f)
+        acts->f += (ptrdiff_t)i * acts->f_stride;
+    acts->sum = sum;
+    acts->scale = scale;
+}
 
 /* Quantises x[cols] as token i, by a given scale. */
 BNC_INLINE void bnc_quantise_by(struct bnc_acts *acts, int i, const float *x, int cols, float scale)
@@ -62,8 +78,6 @@ BNC_INLINE void bnc_quantise(struct bnc_acts *acts, int i, const float *x, int c
  * q[2p+1] out, and a list names the pair, so that the kernel adds t1 * q[2p+1] apart. The token's
  * largest |q| is 127, so few pairs of real activations are wide (one in forty of normal ones),
  * and a kernel is exact whatever their number. */
-enum { BNC_LUT = 12 }; /* bytes for each column of the stride: 4 for the list, 8 for the tables */
-
 /* [1 + number]: the number of wide pairs, then each as pair << 8 | (uint8_t)q[2 * pair + 1], in
  * order. At most stride / 2 of them. */
 BNC_INLINE uint32_t *bnc_lut_wide(const struct bnc_acts *acts, int i)

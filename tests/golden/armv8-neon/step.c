@@ -4,7 +4,8 @@
  * templates/step.c.jinja or targets/armv8-neon.toml and compile the model again.
  *
  * One step computes n tokens. Every thread runs it and takes its share of each phase; a bnc_sync()
- * stands between phases.
+ * stands between phases. One token is normalised and quantised by every thread for itself, which
+ * takes no longer than by one of them alone and is not waited for.
  */
 #include "state.h"
 #include "kernels/neon/matmul_i2_m4k64.h"
@@ -19,17 +20,31 @@ struct scratch {
     float *wide;  /* the same memory: what attention of several tokens computes in */
     float *row;   /* one normalised token */
     float *score; /* of query heads, [context] each */
+
+    struct bnc_worker tokens; /* who shares the tokens: all workers, or this one alone */
+    float *normed;            /* [n][DIM]: what the head reads */
+    struct bnc_acts acts[1];  /* what matrices read */
+    int32_t sum[1];           /* of acts, where this worker alone quantises */
+    float scale[1];
 };
 
-static struct scratch scratch_of(const struct tiny *m, int thread)
+static void scratch_of(struct scratch *s, const struct tiny *m, const struct bnc_worker *t)
 {
-    uint8_t *at = m->threads + m->thread_bytes * (size_t)thread;
-    struct scratch s;
-    s.acc = (int32_t *)(void *)at;
-    s.wide = (float *)(void *)at;
-    s.row = (float *)(void *)(at + 32768);
-    s.score = (float *)(void *)(at + 33152);
-    return s;
+    uint8_t *at = m->threads + m->thread_bytes * (size_t)t->index;
+    s->acc = (int32_t *)(void *)at;
+    s->wide = (float *)(void *)at;
+    s->row = (float *)(void *)(at + 32768);
+    s->score = (float *)(void *)(at + 33152);
+    s->tokens = *t;
+    s->normed = m->normed;
+    memcpy(s->acts, &m->acts, sizeof s->acts);
+    if (m->n == 1 && t->count <= BATCH) { /* of a batch, a worker takes the place of its number */
+        s->tokens.index = 0;
+        s->tokens.count = 1;
+        s->normed = t->index ? s->row : m->normed;
+        for (int j = 0; j < 1; j++)
+            bnc_own_acts(&s->acts[j], t->index, &s->sum[j], &s->scale[j]);
+    }
 }
 
 static const uint8_t *weights(const struct tiny *m, uint64_t offset)
@@ -114,64 +129,65 @@ static const struct bnc_linear w_down = {
 
 /* Blocks 0 to 1: one shape, one plan. */
 static void block(struct tiny *m, const struct tiny_block *w, int layer,
-                  const struct scratch *s, struct bnc_worker *t)
+                  struct scratch *s, struct bnc_worker *t)
 {
     uint16_t *cache = m->cache + (ptrdiff_t)layer * 2 * KV_HEADS * m->context * CACHE_ROW;
     const float *rope = vector(m, AT_ROPE);
     const int n = m->n, pos = m->length;
 
-    bnc_norm_quantise(t, &m->acts, m->x, vector(m, w->attn_norm), DIM, NORM_EPS, n, s->row);
-    bnc_sync(t);
+    bnc_norm_quantise(&s->tokens, s->acts, m->x, vector(m, w->attn_norm), DIM, NORM_EPS, n, s->row);
+    bnc_sync(&s->tokens);
     bnc_linear_store(t, &wq, m->q, Q_DIM, weights(m, w->wq), vector(m, w->wq_scale),
-                     &m->acts, n, s->acc);
+                     s->acts, n, s->acc);
     bnc_linear_store(t, &wk, m->k, KV_DIM, weights(m, w->wk), vector(m, w->wk_scale),
-                     &m->acts, n, s->acc);
+                     s->acts, n, s->acc);
     bnc_linear_store(t, &wv, m->v, KV_DIM, weights(m, w->wv), vector(m, w->wv_scale),
-                     &m->acts, n, s->acc);
+                     s->acts, n, s->acc);
     bnc_sync(t);
     bnc_rope_cache(t, m->q, m->k, m->v, cache, rope, HEADS, KV_HEADS, HEAD_DIM, m->context, pos, n);
     bnc_sync(t);
     bnc_attention(t, m->q, cache, HEADS, KV_HEADS, HEAD_DIM, ATTENTION_SCALE, m->context, pos, n,
                   ATTEND_TOKENS, s->score, s->wide);
     bnc_sync(t);
-    bnc_norm_quantise(t, &m->acts, m->q, vector(m, w->attn_sub_norm), Q_DIM, NORM_EPS, n, s->row);
-    bnc_sync(t);
+    bnc_norm_quantise(&s->tokens, s->acts, m->q, vector(m, w->attn_sub_norm), Q_DIM, NORM_EPS, n, s->row);
+    bnc_sync(&s->tokens);
     bnc_linear_add(t, &wo, m->x, DIM, weights(m, w->wo), vector(m, w->wo_scale),
-                     &m->acts, n, s->acc);
+                     s->acts, n, s->acc);
     bnc_sync(t);
 
-    bnc_norm_quantise(t, &m->acts, m->x, vector(m, w->ffn_norm), DIM, NORM_EPS, n, s->row);
-    bnc_sync(t);
+    bnc_norm_quantise(&s->tokens, s->acts, m->x, vector(m, w->ffn_norm), DIM, NORM_EPS, n, s->row);
+    bnc_sync(&s->tokens);
     bnc_linear_gated(t, bnc_relu2, &w_gate, &w_up, m->h, FFN_DIM,
                      weights(m, w->w_gate), vector(m, w->w_gate_scale),
-                     weights(m, w->w_up), vector(m, w->w_up_scale), &m->acts, n, s->acc);
+                     weights(m, w->w_up), vector(m, w->w_up_scale), s->acts, n, s->acc);
     bnc_sync(t);
-    bnc_norm_quantise(t, &m->acts, m->h, vector(m, w->ffn_sub_norm), FFN_DIM, NORM_EPS, n, s->row);
-    bnc_sync(t);
+    bnc_norm_quantise(&s->tokens, s->acts, m->h, vector(m, w->ffn_sub_norm), FFN_DIM, NORM_EPS, n, s->row);
+    bnc_sync(&s->tokens);
     bnc_linear_add(t, &w_down, m->x, DIM, weights(m, w->w_down), vector(m, w->w_down_scale),
-                     &m->acts, n, s->acc);
+                     s->acts, n, s->acc);
     bnc_sync(t);
 }
 
 BNC_STEP_API void tiny_step(void *arg, struct bnc_worker *t)
 {
     struct tiny *m = arg;
-    const struct scratch s = scratch_of(m, t->index);
+    struct scratch scratch, *const s = &scratch;
     int begin, end;
+    scratch_of(s, m, t);
 
     bnc_share(t, m->n, &begin, &end);
     for (int i = begin; i < end; i++)
         bnc_embed(BNC_BF16, m->x + i * DIM, weights(m, AT_EMBEDDING), m->tokens[i], DIM);
     bnc_sync(t);
     for (int layer = 0; layer <= 1; layer++)
-        block(m, &tiny_blocks[layer], layer, &s, t);
+        block(m, &tiny_blocks[layer], layer, s, t);
 
     /* Only the tokens whose logits are wanted go through the head. */
     const int first = m->all_logits ? 0 : m->n - 1;
-    bnc_share(t, m->n - first, &begin, &end);
+    bnc_share(&s->tokens, m->n - first, &begin, &end);
     for (int i = first + begin; i < first + end; i++)
-        bnc_rmsnorm(m->normed + i * DIM, m->x + i * DIM, vector(m, AT_FINAL_NORM), DIM, NORM_EPS);
-    bnc_sync(t);
+        bnc_rmsnorm(s->normed + i * DIM, m->x + i * DIM, vector(m, AT_FINAL_NORM), DIM, NORM_EPS);
+    bnc_sync(&s->tokens);
     bnc_dense(t, BNC_BF16, m->all_logits ? m->all_logits : m->logits, weights(m, AT_EMBEDDING), VOCAB, DIM,
-              m->normed + first * DIM, DIM, m->n - first);
+              s->normed + first * DIM, DIM, m->n - first);
 }

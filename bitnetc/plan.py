@@ -74,6 +74,8 @@ class MatrixPlan:
     rejected: tuple[Candidate, ...]
     variants: tuple[VariantPlan, ...] = ()  # in the order of target.variants
     density: float = 1.0  # the share that one token is expected to read
+    tiles_before: int = 0  # in a list of tiles that threads share out as one, see _one_list()
+    tiles_listed: int = 0  # 0: this matrix is shared out by itself
 
     @property
     def bytes(self) -> int:
@@ -317,7 +319,30 @@ def _block_plan(
         fits = gate.tile % up.kernel.layout.rows == 0
         tile = gate.tile if fits else math.lcm(gate.kernel.layout.rows, up.kernel.layout.rows)
         found |= {m.role: _retiled(m, tile) for m in (gate, up)}
+    return found | _one_list([found[role] for role in ("wq", "wk", "wv") if role in found])
+
+
+def _one_list(matrices: list[MatrixPlan]) -> dict[str, MatrixPlan]:
+    """The tiles of matrices of one phase as one list, of which each thread takes a part: few and
+    low tiles of keys and values would be shared out unevenly and read slowly. All tiles take equal
+    time, or there is no list."""
+    first = matrices[0] if matrices else None
+    if first is None or any(_work(m) != _work(first) for m in matrices):
+        return {}
+    tile = _tile(first.kernel, sum(m.rows for m in matrices))
+    while any(-(-m.rows // tile) * tile > m.padded_rows for m in matrices):
+        tile -= first.kernel.layout.rows  # one block fits: tiles are whole blocks
+    found, before = {}, 0
+    listed = sum(m.padded_rows // tile for m in matrices)
+    for m in matrices:
+        found[m.role] = replace(_retiled(m, tile), tiles_before=before, tiles_listed=listed)
+        before += m.padded_rows // tile
     return found
+
+
+def _work(m: MatrixPlan) -> tuple[object, ...]:
+    """Equal for matrices of which equally many rows take equal time."""
+    return m.padded_cols, m.kernel, [v.kernel for v in m.variants]
 
 
 def _retiled(m: MatrixPlan, tile: int) -> MatrixPlan:

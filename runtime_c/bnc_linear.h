@@ -35,6 +35,8 @@ struct bnc_linear {
     int tile;                /* rows computed at a time: whole blocks */
     int tile_bytes;          /* packed bytes of one tile */
     int per_row;             /* weight scale: 0 one per matrix, 1 one per row */
+    int before;              /* tiles of other matrices in a list of tiles, */
+    int listed;              /* which has so many; 0: the tiles of this matrix are the list */
 };
 
 /* Bytes of acc for one tile of `rows` and n tokens. */
@@ -43,6 +45,16 @@ struct bnc_linear {
 BNC_INLINE int bnc_tiles(const struct bnc_linear *l)
 {
     return (l->rows + l->tile - 1) / l->tile;
+}
+
+/* This worker's tiles [begin, end): it takes a part of the list, in which this matrix is a part. */
+BNC_INLINE void bnc_share_tiles(const struct bnc_worker *worker, const struct bnc_linear *l,
+                                int *begin, int *end)
+{
+    const int tiles = bnc_tiles(l);
+    bnc_share(worker, l->listed ? l->listed : tiles, begin, end);
+    *begin = *begin > l->before ? *begin - l->before : 0;
+    *end = *end - l->before < tiles ? *end - l->before : tiles;
 }
 
 /* Real rows of a tile: the last one may end in padding. */
@@ -70,7 +82,7 @@ BNC_INLINE void bnc_linear_store(const struct bnc_worker *worker, const struct b
                                  const struct bnc_acts *x, int n, int32_t *acc)
 {
     int begin, end;
-    bnc_share(worker, bnc_tiles(l), &begin, &end);
+    bnc_share_tiles(worker, l, &begin, &end);
     for (int tile = begin; tile < end; tile++) {
         const int m0 = tile * l->tile, rows = bnc_tile_rows(l, tile);
         bnc_tile(l, acc, w, x, tile, n);

@@ -65,6 +65,8 @@ static const struct bnc_linear wq = {
     .tile = 4,
     .tile_bytes = 64,
     .per_row = 0,
+    .before = 0,
+    .listed = 24,
 };
 
 /* 16 x 64 in layout i2_m4k64 */
@@ -75,6 +77,8 @@ static const struct bnc_linear wk = {
     .tile = 4,
     .tile_bytes = 64,
     .per_row = 0,
+    .before = 16,
+    .listed = 24,
 };
 
 /* 16 x 64 in layout i2_m4k64 */
@@ -85,6 +89,8 @@ static const struct bnc_linear wv = {
     .tile = 4,
     .tile_bytes = 64,
     .per_row = 0,
+    .before = 20,
+    .listed = 24,
 };
 
 /* 64 x 64 in layout i2_m4k64 */

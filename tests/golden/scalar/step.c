@@ -64,6 +64,8 @@ static const struct bnc_linear wq = {
     .tile = 4,
     .tile_bytes = 64,
     .per_row = 0,
+    .before = 0,
+    .listed = 24,
 };
 
 /* 16 x 64 in layout i2_k64 */
@@ -71,9 +73,11 @@ static const struct bnc_linear wk = {
     .kernel = bnc_matmul_i2_k64_scalar,
     .rows = 16,
     .cols = 64,
-    .tile = 1,
-    .tile_bytes = 16,
+    .tile = 4,
+    .tile_bytes = 64,
     .per_row = 0,
+    .before = 16,
+    .listed = 24,
 };
 
 /* 16 x 64 in layout i2_k64 */
@@ -81,9 +85,11 @@ static const struct bnc_linear wv = {
     .kernel = bnc_matmul_i2_k64_scalar,
     .rows = 16,
     .cols = 64,
-    .tile = 1,
-    .tile_bytes = 16,
+    .tile = 4,
+    .tile_bytes = 64,
     .per_row = 0,
+    .before = 20,
+    .listed = 24,
 };
 
 /* 64 x 64 in layout i2_k64 */

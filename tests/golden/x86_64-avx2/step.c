@@ -64,6 +64,8 @@ static const struct bnc_linear wq = {
     .tile = 32,
     .tile_bytes = 512,
     .per_row = 0,
+    .before = 0,
+    .listed = 4,
 };
 
 /* 16 x 64 in layout i2_m32k64 */
@@ -74,6 +76,8 @@ static const struct bnc_linear wk = {
     .tile = 32,
     .tile_bytes = 512,
     .per_row = 0,
+    .before = 2,
+    .listed = 4,
 };
 
 /* 16 x 64 in layout i2_m32k64 */
@@ -84,6 +88,8 @@ static const struct bnc_linear wv = {
     .tile = 32,
     .tile_bytes = 512,
     .per_row = 0,
+    .before = 3,
+    .listed = 4,
 };
 
 /* 64 x 64 in layout i2_m32k64 */

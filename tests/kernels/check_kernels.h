@@ -29,7 +29,7 @@
 #include <sys/mman.h>
 #endif
 
-#include "bnc_linear.h"
+#include "kernels/scalar/reference.h"
 
 /* A layout's bytes, from bitnetc/layout.py. */
 struct bytes {
@@ -43,7 +43,8 @@ struct bytes {
 
 struct check {
     const char *name;
-    bnc_matmul *reference, *kernel;
+    bnc_decode *decode;
+    bnc_matmul *kernel;
     int rows, cols; /* of one block */
     int trits_per_byte;
     const struct bytes *bytes;
@@ -190,14 +191,8 @@ static int activation(enum fill fill, int k)
     }
 }
 
-/* Changes one trit somewhere. */
-static void change_trit(const struct check *c, uint8_t *w, size_t bytes)
-{
-    uint8_t *at = w + random_below((uint32_t)bytes);
-    *at = c->bytes->changed[*at];
-}
-
 static struct guarded w_memory, q_memory, sum_memory, lut_memory;
+static int8_t *values; /* of the weights that all numbers of tokens share */
 
 /* Activations of n tokens, `stride` apart; poison between them, and nothing behind the last. */
 static struct bnc_acts make_acts(const struct check *c, enum fill fill, int cols, int n,
@@ -258,16 +253,14 @@ static int check_chosen(const struct check *c, const uint8_t *w, const struct bn
     return got[count] != CANARY;
 }
 
-static void check_case(const struct check *c, int rows, int cols, int n, enum fill fill,
+/* w: weights whose values are in `values` */
+static void check_case(const struct check *c, uint8_t *w, int rows, int cols, int n, enum fill fill,
                        uint64_t seed, enum plant plant)
 {
     const size_t bytes = (size_t)rows * (size_t)cols / (size_t)c->trits_per_byte;
     const size_t count = (size_t)rows * (size_t)n;
     snprintf(now, sizeof now, "%s %d x %d, %d tokens, %s, seed %llu", c->name, rows, cols, n,
              fill_names[fill], (unsigned long long)seed);
-    random_state = seed;
-    uint8_t *w = ending_at_guard(&w_memory, bytes);
-    fill_weights(c, w, bytes, fill);
     const struct bnc_acts x = make_acts(c, fill, cols, n, plant);
     int32_t *want = malloc(sizeof *want * count);
     int32_t *got = malloc(sizeof *got * (count + 2 * CANARIES));
@@ -276,10 +269,15 @@ static void check_case(const struct check *c, int rows, int cols, int n, enum fi
     for (size_t i = 0; i < count + 2 * CANARIES; i++)
         got[i] = CANARY;
 
-    c->reference(want, w, &x, rows, cols, n);
-    if (plant == TRIT)
-        change_trit(c, w, bytes);
+    bnc_matmul_reference(want, values, &x, rows, cols, n);
+    uint8_t *changed = w, before = *w;
+    if (plant == TRIT) {
+        changed += random_below((uint32_t)bytes);
+        before = *changed;
+        *changed = c->bytes->changed[before]; /* one value is another */
+    }
     c->kernel(got + CANARIES, w, &x, rows, cols, n);
+    *changed = before;
     if (plant == OVERREAD)
         got[CANARIES] += *(volatile uint8_t *)(w + bytes);
     if (plant == OVERWRITE)
@@ -319,13 +317,22 @@ static void check_shapes(const struct check *c, uint64_t seed, enum plant plant)
     static const int tokens[] = { 1, 2, 3, 5, 8 };
     for (int i = 0; i < count; i++)
         for (int blocks = 1; blocks <= 5; blocks += 2) {
-            const long long size = (long long)blocks * c->rows * cols[i];
+            const int rows = blocks * c->rows;
+            const long long size = (long long)rows * cols[i];
             if (blocks > 1 && size > 20000)
-                continue; /* the reference is slow */
-            for (int t = 0; t < (size > 60000 ? 2 : size > 20000 ? 3 : 5); t++)
-                for (int fill = 0; fill < FILLS - !c->sparse; fill++)
-                    check_case(c, blocks * c->rows, cols[i], tokens[t], (enum fill)fill, seed,
-                               plant);
+                continue; /* emulators are slow */
+            const size_t bytes = (size_t)size / (size_t)c->trits_per_byte;
+            uint8_t *w = ending_at_guard(&w_memory, bytes);
+            values = realloc(values, (size_t)size);
+            if (!values)
+                exit(1);
+            for (int fill = 0; fill < FILLS - !c->sparse; fill++) {
+                random_state = seed;
+                fill_weights(c, w, bytes, (enum fill)fill);
+                c->decode(values, w, rows, cols[i]);
+                for (int t = 0; t < (size > 60000 ? 2 : size > 20000 ? 3 : 5); t++)
+                    check_case(c, w, rows, cols[i], tokens[t], (enum fill)fill, seed, plant);
+            }
         }
 }
 

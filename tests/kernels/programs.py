@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 # As templates/CMakeLists.txt.jinja, with strict C11.
 FLAGS = ("-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
-SANITISE = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+SANITISE = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
 @dataclass(frozen=True)

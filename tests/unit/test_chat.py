@@ -374,20 +374,24 @@ def ids_of(chat: ChatTemplate, said: list[str], system: str, encode: Callable[..
     return ids
 
 
+@cache
+def vocabularies(name: str) -> tuple[Oracle, Tokenizer, PreTrainedTokenizerFast]:
+    """That of `tokenizers`, ours, and the one that applies templates."""
+    document = fuzz.llama3_document() if name == "llama-3" else json.dumps(tiny_tokenizer(320))
+    oracle = Oracle.from_str(document)
+    judge = PreTrainedTokenizerFast(tokenizer_object=oracle, **VARIABLES)
+    return oracle, parse_tokenizer(document.encode(), "tokenizer.json"), judge
+
+
 @pytest.mark.parametrize("name", [n for n in REAL if n != "gguf-2b-4t"])
 @pytest.mark.parametrize("system", ["", " Be kind. \n"])
 @pytest.mark.parametrize("vocabulary", ["tiny", "llama-3"])
 def test_ids(name: str, system: str, vocabulary: str) -> None:
-    document = (
-        fuzz.llama3_document() if vocabulary == "llama-3" else json.dumps(tiny_tokenizer(320))
-    )
-    oracle = Oracle.from_str(document)
-    tokenizer = parse_tokenizer(document.encode(), "tokenizer.json")
+    oracle, tokenizer, judge = vocabularies(vocabulary)
     chat, _ = compile_chat("here", REAL[name], VARIABLES, tokenizer)
     assert chat
     if system and not chat.takes_system:
         return
-    judge = PreTrainedTokenizerFast(tokenizer_object=oracle, **VARIABLES)
     for count in (1, 3, 5, 7):
         said = [*SAID[:count]]
         messages = [{"role": "system", "content": system}] if system else []

@@ -26,6 +26,9 @@ class Kernel:
     # What of one token need not be read: columns of zero activations; rows that nobody asks for.
     skips: Skips = "nothing"
     permit: str = ""  # C function that must return 0 before a process first uses the kernel
+    # Rows of a tile computed at a time for several tokens, so that their sums stay in the first
+    # cache; 0: all of them.
+    slice: int = 0
 
     @property
     def name(self) -> str:
@@ -69,6 +72,7 @@ KERNELS: dict[str, Kernel] = {
             ("avx512", "avx512vnni"),
             _SIGNS,
             "defined(__AVX512VNNI__)",
+            slice=32,
         ),
         Kernel(
             "amx",
@@ -78,6 +82,7 @@ KERNELS: dict[str, Kernel] = {
             _SIGNS,
             "defined(__AMX_INT8__)",
             permit="bnc_permit_amx",
+            slice=32,
         ),
         Kernel("neon", "b1_m4k128", "int8", ("neon",), _SIGNS, "defined(__aarch64__)"),
         Kernel(
@@ -124,6 +129,7 @@ KERNELS: dict[str, Kernel] = {
             (2**31 - 1) // (128 * 127),
             "defined(__AVX512VNNI__)",
             skips="rows",
+            slice=32,
         ),
         Kernel(
             "amx",
@@ -134,6 +140,7 @@ KERNELS: dict[str, Kernel] = {
             "defined(__AMX_INT8__)",
             skips="rows",
             permit="bnc_permit_amx",
+            slice=32,
         ),
         Kernel("avx2", "i2_m4k128", "int8", ("avx2",), _CODES, "defined(__AVX2__)"),
         Kernel("avx2", "i2_m32k64", "int8", ("avx2",), _CODES, "defined(__AVX2__)"),
@@ -155,6 +162,7 @@ KERNELS: dict[str, Kernel] = {
             ("avx512", "avx512vnni"),
             (2**31 - 1) // (128 * 127),
             "defined(__AVX512VNNI__)",
+            slice=32,
         ),
         Kernel("neon32", "i2_m4k64", "int8", ("neon32",), _CODES, "defined(__ARM_NEON)"),
         Kernel("dsp", "i2_m4k64", "int8", ("dsp",), 2**20, "defined(__ARM_FEATURE_SIMD32)"),
@@ -224,6 +232,7 @@ KERNELS: dict[str, Kernel] = {
             ("avx512", "avx512vnni", "avx512vbmi"),
             _CODES,
             "defined(__AVX512VBMI__) && defined(__AVX512VNNI__)",
+            slice=32,
         ),
         Kernel(
             "amx",
@@ -233,6 +242,7 @@ KERNELS: dict[str, Kernel] = {
             _CODES,
             "defined(__AMX_INT8__) && defined(__AVX512VBMI__)",
             permit="bnc_permit_amx",
+            slice=32,
         ),
         Kernel(
             "avx512vbmi",
@@ -242,6 +252,7 @@ KERNELS: dict[str, Kernel] = {
             _CODES,
             "defined(__AVX512VBMI__) && defined(__AVX512VNNI__)",
             skips="rows",
+            slice=32,
         ),
         Kernel(
             "amx",
@@ -252,6 +263,7 @@ KERNELS: dict[str, Kernel] = {
             "defined(__AMX_INT8__) && defined(__AVX512VBMI__)",
             skips="rows",
             permit="bnc_permit_amx",
+            slice=32,
         ),
         Kernel("neon", "t5_m4k80", "int8", ("neon",), _CODES, "defined(__aarch64__)"),
         Kernel(
@@ -304,6 +316,7 @@ KERNELS: dict[str, Kernel] = {
             (2**31 - 1) // (128 * 127),
             "defined(__AMX_INT8__)",
             permit="bnc_permit_amx",
+            slice=32,
         ),
     )
 }

@@ -48,7 +48,7 @@ class Memory:
     offsets: dict[str, int]  # from the start of the arena
     fixed_bytes: int  # state and buffers
     attend_tokens: int  # of a prompt that attend together
-    acc_bytes: int  # per thread: int32 sums of one tile; or what attention computes in
+    acc_bytes: int  # per thread: int32 sums of matrices; or what attention computes in
     row_bytes: int  # per thread: one normalised token
     score_bytes: int  # per thread: what scores reach behind the context
     score_bytes_per_position: int  # per thread and position of context
@@ -82,7 +82,7 @@ def memory_plan(
     batch: int,
     stride: int,
     lut: bool,
-    tile: int,
+    sums: int,
     threads: bool = True,
     piece: int = 0,
     graph: Graph | None = None,
@@ -92,7 +92,7 @@ def memory_plan(
     """Offsets of all buffers for `batch` tokens at a time.
 
     stride: columns between two quantised tokens; lut: look-up tables are needed;
-    tile: the most rows that any kernel computes at a time (gate and up hold two tiles);
+    sums: the most int32 sums that a phase makes at a time;
     threads: whether there may be more than one;
     piece: bytes of the longest token's text;
     graph: by default one that needs nothing of its own;
@@ -147,7 +147,7 @@ def memory_plan(
         offsets=offsets,
         fixed_bytes=end,
         attend_tokens=together,
-        acc_bytes=max(2 * tile * batch * 4, attend),
+        acc_bytes=align(max(4 * sums, attend)),
         row_bytes=align(row * 4),
         score_bytes=behind,
         score_bytes_per_position=4 * rows,

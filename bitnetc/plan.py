@@ -91,6 +91,17 @@ class MatrixPlan:
     def tile_bytes(self) -> int:
         return self.kernel.layout.packed_bytes(self.tile, self.padded_cols)
 
+    @property
+    def slice(self) -> int:
+        """Rows of a tile computed at a time for several tokens; 0: all of them."""
+        each = {k.slice for k in (self.kernel, *(v.kernel for v in self.variants))}
+        rows = each.pop()
+        return rows if not each and rows and self.tile % rows == 0 else 0
+
+    def sums(self, batch: int) -> int:
+        """The most int32 sums of one tile, or of a slice of it for several tokens."""
+        return max(self.tile, (self.slice or self.tile) * batch)
+
 
 TRITS = LAYOUTS["i2_k64"]  # what runtime_c/bnc_float_linear.h reads
 
@@ -239,19 +250,32 @@ def plan(
         matrices.append(head)
     stride = max((m.padded_cols for m in matrices), default=0)
     lut = any(m.kernel.activation == "lut16" for m in matrices)
-    tile = max((m.tile for m in matrices), default=0)
+    sums = _sums(groups, head, batch)
     graph = _graph(model, groups)
     if stride:  # where some read floats, every input is kept in both forms
         stride = max(stride, graph.float_stride)
     piece = max(map(len, model.tokenizer.pieces), default=0)
     memory = memory_plan(
-        *(model.shape, batch, stride, lut, tile, target.threads, piece, graph, model.kv == "q8"),
+        *(model.shape, batch, stride, lut, sums, target.threads, piece, graph, model.kv == "q8"),
         small=target.arch == "arm",
     )
     screened = model.integer_head is not None and model.integer_head.screened
     decided = Plan(target, model.shape, context, batch, groups, stride, lut, memory, head, screened)
     _refuse_too_large(decided, model)
     return decided
+
+
+def _sums(groups: tuple[Group, ...], head: MatrixPlan | None, batch: int) -> int:
+    """The most int32 sums that a phase makes at a time. Gate and up are finished together, and cut
+    into slices only where both are; a screened head holds two tiles for one token."""
+    most = max(head.sums(batch), 2 * head.tile) if head else 0
+    for group in groups:
+        for role, m in group.matrices.items():
+            pair = [group.matrices.get(r) for r in ("w_gate", "w_up")]
+            both = [p for p in pair if p] if role in ("w_gate", "w_up") else [m]
+            sliced = len({p.slice for p in both}) == 1
+            most = max(most, sum(p.sums(batch) if sliced else p.tile * batch for p in both))
+    return most
 
 
 def _refuse_too_large(p: Plan, model: Model) -> None:

@@ -37,6 +37,8 @@ struct bnc_linear {
     int per_row;             /* weight scale: 0 one per matrix, 1 one per row */
     int before;              /* tiles of other matrices in a list of tiles, */
     int listed;              /* which has so many; 0: the tiles of this matrix are the list */
+    int slice; /* rows of a tile computed at a time for several tokens, so that their sums stay in
+                * the first cache; a divisor of tile, 0: all of them */
 };
 
 /* Bytes of acc for one tile of `rows` and n tokens. */
@@ -70,16 +72,28 @@ BNC_INLINE void bnc_tile(const struct bnc_linear *l, int32_t *acc, const uint8_t
     l->kernel(acc, w + (ptrdiff_t)tile * l->tile_bytes, x, l->tile, l->cols, n);
 }
 
+/* The same matrix in tiles of a slice each. */
+BNC_INLINE struct bnc_linear bnc_sliced(const struct bnc_linear *l)
+{
+    const int slices = l->tile / l->slice;
+    struct bnc_linear s = *l;
+    s.tile = l->slice;
+    s.tile_bytes = l->tile_bytes / slices;
+    s.before = l->before * slices;
+    s.listed = l->listed * slices;
+    s.slice = 0;
+    return s;
+}
+
 /* weight_scale / act_scale, times acc */
 BNC_INLINE float bnc_rescale(int32_t acc, const float *scale, int per_row, int m, float act_scale)
 {
     return (float)acc * (scale[per_row ? m : 0] / act_scale);
 }
 
-/* y[i][m] = (W x[i])[m], rows y_stride apart. */
-BNC_INLINE void bnc_linear_store(const struct bnc_worker *worker, const struct bnc_linear *l,
-                                 float *y, int y_stride, const uint8_t *w, const float *scale,
-                                 const struct bnc_acts *x, int n, int32_t *acc)
+BNC_INLINE void bnc_tiles_store(const struct bnc_worker *worker, const struct bnc_linear *l,
+                                float *y, int y_stride, const uint8_t *w, const float *scale,
+                                const struct bnc_acts *x, int n, int32_t *acc)
 {
     int begin, end;
     bnc_share_tiles(worker, l, &begin, &end);
@@ -96,10 +110,21 @@ BNC_INLINE void bnc_linear_store(const struct bnc_worker *worker, const struct b
     }
 }
 
-/* y[i][m] += (W x[i])[m]: the residual connection. */
-BNC_INLINE void bnc_linear_add(const struct bnc_worker *worker, const struct bnc_linear *l,
-                               float *y, int y_stride, const uint8_t *w, const float *scale,
-                               const struct bnc_acts *x, int n, int32_t *acc)
+/* y[i][m] = (W x[i])[m], rows y_stride apart. */
+BNC_INLINE void bnc_linear_store(const struct bnc_worker *worker, const struct bnc_linear *l,
+                                 float *y, int y_stride, const uint8_t *w, const float *scale,
+                                 const struct bnc_acts *x, int n, int32_t *acc)
+{
+    if (l->slice && n > 1) {
+        const struct bnc_linear slices = bnc_sliced(l);
+        bnc_tiles_store(worker, &slices, y, y_stride, w, scale, x, n, acc);
+    } else
+        bnc_tiles_store(worker, l, y, y_stride, w, scale, x, l->slice ? 1 : n, acc);
+}
+
+BNC_INLINE void bnc_tiles_add(const struct bnc_worker *worker, const struct bnc_linear *l, float *y,
+                              int y_stride, const uint8_t *w, const float *scale,
+                              const struct bnc_acts *x, int n, int32_t *acc)
 {
     int begin, end;
     bnc_share(worker, bnc_tiles(l), &begin, &end);
@@ -114,6 +139,18 @@ BNC_INLINE void bnc_linear_add(const struct bnc_worker *worker, const struct bnc
                     bnc_rescale(a[m], scale + (l->per_row ? m0 : 0), l->per_row, m, x->scale[i]);
         }
     }
+}
+
+/* y[i][m] += (W x[i])[m]: the residual connection. */
+BNC_INLINE void bnc_linear_add(const struct bnc_worker *worker, const struct bnc_linear *l,
+                               float *y, int y_stride, const uint8_t *w, const float *scale,
+                               const struct bnc_acts *x, int n, int32_t *acc)
+{
+    if (l->slice && n > 1) {
+        const struct bnc_linear slices = bnc_sliced(l);
+        bnc_tiles_add(worker, &slices, y, y_stride, w, scale, x, n, acc);
+    } else
+        bnc_tiles_add(worker, l, y, y_stride, w, scale, x, l->slice ? 1 : n, acc);
 }
 
 /* The same for one token where the activation may be exactly 0 and rows of Up can be chosen: those
@@ -178,22 +215,15 @@ BNC_INLINE void bnc_count_zeros(const struct bnc_worker *worker, uint64_t *count
     }
 }
 
-/* y[i][m] = activation((Gate x_gate[i])[m]) * (Up x_up[i])[m]; both matrices have the same rows and
- * tile, and acc holds two tiles. */
-BNC_INLINE void bnc_linear_gated_own(const struct bnc_worker *worker, float (*activation)(float),
-                                     const struct bnc_linear *gate, const struct bnc_linear *up,
-                                     float *y, int y_stride, const uint8_t *w_gate,
-                                     const float *gate_scale, const uint8_t *w_up,
-                                     const float *up_scale, const struct bnc_acts *x_gate,
-                                     const struct bnc_acts *x_up, int n, int32_t *acc)
+BNC_INLINE void bnc_tiles_gated(const struct bnc_worker *worker, float (*activation)(float),
+                                const struct bnc_linear *gate, const struct bnc_linear *up,
+                                float *y, int y_stride, const uint8_t *w_gate,
+                                const float *gate_scale, const uint8_t *w_up, const float *up_scale,
+                                const struct bnc_acts *x_gate, const struct bnc_acts *x_up, int n,
+                                int32_t *acc)
 {
     int32_t *acc_up = acc + gate->tile * n;
     int begin, end;
-    if (up->chosen && n == 1) {
-        bnc_linear_gated_chosen(worker, activation, gate, up, y, w_gate, gate_scale, w_up, up_scale,
-                                x_gate, x_up, acc);
-        return;
-    }
     bnc_share(worker, bnc_tiles(gate), &begin, &end);
     for (int tile = begin; tile < end; tile++) {
         const int m0 = tile * gate->tile, rows = bnc_tile_rows(gate, tile);
@@ -211,6 +241,28 @@ BNC_INLINE void bnc_linear_gated_own(const struct bnc_worker *worker, float (*ac
             }
         }
     }
+}
+
+/* y[i][m] = activation((Gate x_gate[i])[m]) * (Up x_up[i])[m]; both matrices have the same rows and
+ * tile, and acc holds two tiles. */
+BNC_INLINE void bnc_linear_gated_own(const struct bnc_worker *worker, float (*activation)(float),
+                                     const struct bnc_linear *gate, const struct bnc_linear *up,
+                                     float *y, int y_stride, const uint8_t *w_gate,
+                                     const float *gate_scale, const uint8_t *w_up,
+                                     const float *up_scale, const struct bnc_acts *x_gate,
+                                     const struct bnc_acts *x_up, int n, int32_t *acc)
+{
+    const int sliced = gate->slice && gate->slice == up->slice;
+    if (sliced && n > 1) {
+        const struct bnc_linear g = bnc_sliced(gate), u = bnc_sliced(up);
+        bnc_tiles_gated(worker, activation, &g, &u, y, y_stride, w_gate, gate_scale, w_up, up_scale,
+                        x_gate, x_up, n, acc);
+    } else if (up->chosen && n == 1)
+        bnc_linear_gated_chosen(worker, activation, gate, up, y, w_gate, gate_scale, w_up, up_scale,
+                                x_gate, x_up, acc);
+    else
+        bnc_tiles_gated(worker, activation, gate, up, y, y_stride, w_gate, gate_scale, w_up,
+                        up_scale, x_gate, x_up, sliced ? 1 : n, acc);
 }
 
 /* The same where both read one input. */

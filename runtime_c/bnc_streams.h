@@ -9,6 +9,7 @@
 #define BNC_STREAMS_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "bnc_lanes.h"
 
@@ -18,6 +19,14 @@ enum { BNC_STREAMS = 4, BNC_AHEAD = 2048 }; /* bytes fetched ahead, of all strea
 BNC_INLINE void bnc_prefetch(const void *at)
 {
     __builtin_prefetch(at, 0, 3);
+}
+
+/* The same of `lines` cache lines of 64 bytes: what a kernel for several tokens, which is bound by
+ * arithmetic, has fetched a little of at each step. */
+BNC_INLINE void bnc_prefetch_lines(const uint8_t *at, int lines)
+{
+    for (int i = 0; i < lines; i++)
+        bnc_prefetch(at + 64 * i);
 }
 
 /* How far ahead of byte `at` one of `streams` streams of `bytes` bytes is fetched: from its end on,

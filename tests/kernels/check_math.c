@@ -322,7 +322,7 @@ static void do_sample(void)
     }
 }
 
-/* what (0 store, 1 add, 2 gated), rows, cols, tokens, tile, per_row, workers;
+/* what (0 store, 1 add, 2 gated), rows, cols, tokens, tile, per_row, workers, slice;
  * packed i2_k64, scales, packed and scales again when gated, activations, y -> y. */
 static void do_linear(void)
 {
@@ -332,7 +332,8 @@ static void do_linear(void)
                                   .cols = cols,
                                   .tile = integer(4),
                                   .tile_bytes = integer(4) * cols / 4,
-                                  .per_row = integer(5) };
+                                  .per_row = integer(5),
+                                  .slice = integer(7) };
     const int scales = l.per_row ? rows : 1;
     const size_t packed = (size_t)bnc_tiles(&l) * (size_t)l.tile_bytes;
     const uint8_t *w = take(packed);

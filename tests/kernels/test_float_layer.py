@@ -293,7 +293,13 @@ def test_quantise_by(math: Math, step: float) -> None:
 @pytest.mark.parametrize("what", ["store", "add", "gated"])
 def test_linear(math: Math, what: str, per_row: int) -> None:
     layout, rng = LAYOUTS["i2_k64"], np.random.default_rng(10)
-    for rows, cols, n, tile, workers in [(1, 64, 1, 1, 1), (37, 128, 3, 8, 1), (50, 192, 2, 16, 3)]:
+    cases = [
+        (1, 64, 1, 1, 1, 0),
+        (37, 128, 3, 8, 1, 0),
+        (50, 192, 2, 16, 3, 4),
+        (9, 64, 1, 8, 1, 2),
+    ]
+    for rows, cols, n, tile, workers, slice_rows in cases:
         padded = -(-rows // tile) * tile
 
         def matrix() -> tuple[NDArray[np.int8], NDArray[np.uint8], Floats]:
@@ -320,7 +326,7 @@ def test_linear(math: Math, what: str, per_row: int) -> None:
             second = [packed_up, scale_up]
             want = reference.silu(want) * product(up, scale_up)
         number = ["store", "add", "gated"].index(what)
-        shape = [number, rows, cols, n, tile, per_row, workers]
+        shape = [number, rows, cols, n, tile, per_row, workers, slice_rows]
         same(math("linear", *shape, packed, scale, *second, x, y), want)
 
 

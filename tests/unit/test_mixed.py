@@ -90,8 +90,10 @@ def test_every_target_plans_them(tmp_path: Path, name: str, target: str) -> None
         if "w_gate" in group.matrices:
             gate, up = group.matrices["w_gate"], group.matrices["w_up"]
             assert (gate.tile, gate.padded_rows) == (up.tile, up.padded_rows)
-        tiles = [m.tile * (2 if r in ("w_gate", "w_up") else 1) for r, m in group.matrices.items()]
-        assert decided.memory.acc_bytes >= 4 * decided.batch * max(tiles, default=0)
+        for role, m in group.matrices.items():
+            rows = (m.slice or m.tile) * (2 if role in ("w_gate", "w_up") else 1)
+            assert m.tile % (m.slice or 1) == 0
+            assert decided.memory.acc_bytes >= 4 * max(decided.batch * rows, m.tile)
     plan_json(decided, model)
     assert slots(decided, model)
 

@@ -38,7 +38,8 @@ BNC_KERNEL void bnc_matmul_i2_m256k4_amx(int32_t *restrict acc, const uint8_t *r
             bnc_unpack_i2_m256k4(codes, w + 64 * (ptrdiff_t)first, count);
             for (int g = 0; g < ROWS / 16; g += 2)
                 bnc_tokens_amx(acc + m + 16 * g, rows, (const uint8_t *)(codes + g * (count / 4)),
-                               16 * (ptrdiff_t)count, x, first, count, n, &shaped);
+                               16 * (ptrdiff_t)count, x, first, count, n, &shaped,
+                               w + 64 * (ptrdiff_t)(first + CHUNK) + 4 * g * count, 8 * count);
         }
     __asm__ volatile("tilerelease");
     if (whole < cols)

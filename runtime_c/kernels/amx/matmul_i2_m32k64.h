@@ -18,6 +18,7 @@
 #include "../../bnc_amx.h"
 #include "../../bnc_layouts.h"
 #include "../../bnc_linear.h"
+#include "../../bnc_streams.h"
 #include "../avx512vnni/matmul_i2_m32k64.h"
 
 _Static_assert(BNC_I2_M32K64_ROWS == 32 && BNC_I2_M32K64_COLS == 64, "unrolled by hand");
@@ -68,9 +69,12 @@ enum { BNC_AMX_CHUNK = 512 };
 
 /* acc of 32 rows and up to 32 tokens (`two`: more than 16) += codes * q over
  * `cols` columns, whole tiles. codes: tiles of 16 rows and 64 columns, of each
- * half of the rows `half` bytes apart */
+ * half of the rows `half` bytes apart.
+ * ahead: packed bytes to come, of which `lines` cache lines are fetched with
+ * each tile: memory has time then */
 BNC_INLINE void bnc_pass_amx(int32_t *acc, int rows, const uint8_t *codes, ptrdiff_t half,
-                             const int8_t *q, ptrdiff_t stride, int cols, int two)
+                             const int8_t *q, ptrdiff_t stride, int cols, int two,
+                             const uint8_t *ahead, int lines)
 {
     const ptrdiff_t acc_stride = rows * (ptrdiff_t)sizeof *acc;
     int32_t *high = acc + 16 * rows;
@@ -91,6 +95,8 @@ BNC_INLINE void bnc_pass_amx(int32_t *acc, int rows, const uint8_t *codes, ptrdi
             BNC_TILE_DOT(2, 5, 6);
             BNC_TILE_DOT(3, 5, 7);
         }
+        bnc_prefetch_lines(ahead, lines);
+        ahead += 64 * lines;
     }
     BNC_TILE_STORE(0, acc, acc_stride);
     BNC_TILE_STORE(1, acc + 16, acc_stride);
@@ -101,17 +107,23 @@ BNC_INLINE void bnc_pass_amx(int32_t *acc, int rows, const uint8_t *codes, ptrdi
 }
 
 /* bnc_pass_amx() of n tokens, from column `first` of the activations on.
- * *shaped: tokens that the tiles are shaped for, 0 at first. */
+ * *shaped: tokens that the tiles are shaped for, 0 at first.
+ * ahead: `bytes` packed bytes to come, which are fetched meanwhile */
 BNC_INLINE void bnc_tokens_amx(int32_t *acc, int rows, const uint8_t *codes, ptrdiff_t half,
-                               const struct bnc_acts *x, int first, int cols, int n, int *shaped)
+                               const struct bnc_acts *x, int first, int cols, int n, int *shaped,
+                               const uint8_t *ahead, ptrdiff_t bytes)
 {
     enum { TOKENS = 32 };
+    const int steps = (n + TOKENS - 1) / TOKENS * (cols / 64);
+    const int lines = (int)(bytes / 64 + steps - 1) / steps;
     for (int i = 0; i < n; i += TOKENS) {
         const int tokens = n - i < TOKENS ? n - i : TOKENS;
         if (tokens != *shaped)
             bnc_configure_amx(*shaped = tokens);
         bnc_pass_amx(acc + i * (ptrdiff_t)rows, rows, codes, half,
-                     x->q + i * (ptrdiff_t)x->stride + first, x->stride, cols, tokens > 16);
+                     x->q + i * (ptrdiff_t)x->stride + first, x->stride, cols, tokens > 16, ahead,
+                     lines);
+        ahead += (ptrdiff_t)lines * cols;
     }
 }
 
@@ -135,6 +147,7 @@ BNC_KERNEL void bnc_matmul_i2_m32k64_amx(int32_t *restrict acc, const uint8_t *r
 {
     enum { CHUNK = BNC_AMX_CHUNK, ROWS = BNC_I2_M32K64_ROWS, HALF = 16 * CHUNK };
     int shaped = 0;
+    const uint8_t *next = w + (ptrdiff_t)rows * cols / 4; /* what the next call reads, in general */
     if (n == 1) {
         bnc_matvec_i2_m32k64_avx512vnni(acc, w, x->q, x->sum[0], rows, cols);
         return;
@@ -148,7 +161,8 @@ BNC_KERNEL void bnc_matmul_i2_m32k64_amx(int32_t *restrict acc, const uint8_t *r
             const int count = cols - first < CHUNK ? cols - first : CHUNK;
             for (int k = 0; k < count; k += BNC_I2_M32K64_COLS, w += BNC_I2_M32K64_BYTES)
                 bnc_unpack_i2_m32k64_amx(codes + 16 * k, HALF, w);
-            bnc_tokens_amx(acc + m, rows, codes, HALF, x, first, count, n, &shaped);
+            bnc_tokens_amx(acc + m, rows, codes, HALF, x, first, count, n, &shaped,
+                           next + 8 * first, 8 * count);
         }
     __asm__ volatile("tilerelease");
 }

@@ -34,6 +34,7 @@ BNC_KERNEL void bnc_matmul_t5_k320_amx(int32_t *restrict acc, const uint8_t *res
     for (int i = 0; i < n; i++)
         for (int m = 0; m < whole; m += 16)
             _mm512_storeu_si512(acc + i * rows + m, _mm512_set1_epi32(-x->sum[i]));
+    const uint8_t *next = w + bytes * rows; /* what the next call reads, in general */
     for (int m = 0; m < whole; m += ROWS)
         for (int first = 0; first < cols; first += CHUNK) {
             __m512i codes[2][CHUNK / 4]; /* [half of the rows][four columns] */
@@ -42,8 +43,8 @@ BNC_KERNEL void bnc_matmul_t5_k320_amx(int32_t *restrict acc, const uint8_t *res
                 for (int h = 0; h < 2; h++)
                     bnc_unpack_t5_k320(codes[h] + k / 4, 1,
                                        w + bytes * (m + 16 * h) + (first + k) / 5, bytes, &tables);
-            bnc_tokens_amx(acc + m, rows, (const uint8_t *)codes, HALF, x, first, count, n,
-                           &shaped);
+            bnc_tokens_amx(acc + m, rows, (const uint8_t *)codes, HALF, x, first, count, n, &shaped,
+                           next + 32 * (first / 5), 32 * (count / 5));
         }
     if (whole)
         __asm__ volatile("tilerelease");

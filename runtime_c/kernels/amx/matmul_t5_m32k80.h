@@ -53,20 +53,23 @@ BNC_KERNEL void bnc_matmul_t5_m32k80_amx(int32_t *restrict acc, const uint8_t *r
     for (int i = 0; i < n; i++)
         for (int m = 0; m < rows; m += 16)
             _mm512_storeu_si512(acc + i * rows + m, _mm512_set1_epi32(-x->sum[i]));
+    const uint8_t *next = w + (ptrdiff_t)rows * cols / 5; /* what the next call reads, in general */
     for (int m = 0; m < rows; m += ROWS)
         for (int first = 0; first < cols; first += CHUNK) {
             _Alignas(64) uint8_t codes[2 * HALF];
             const int count = cols - first < CHUNK ? cols - first : CHUNK, over = count % 64;
             for (int k = 0; k < count; k += BNC_T5_M32K80_COLS, w += BNC_T5_M32K80_BYTES)
                 bnc_unpack_t5_m32k80_amx(codes + 16 * k, HALF, w, &tables);
-            bnc_tokens_amx(acc + m, rows, codes, HALF, x, first, count - over, n, &shaped);
+            bnc_tokens_amx(acc + m, rows, codes, HALF, x, first, count - over, n, &shaped,
+                           next + 32 * (first / 5), 32 * (count / 5));
             if (over) { /* count >= 80, so that the tile begins within the chunk */
                 uint8_t *last = codes + 16 * (count - 64);
                 for (int k = 0; k < 64 - over; k += 4) {
                     _mm512_store_si512(last + 16 * k, _mm512_setzero_si512());
                     _mm512_store_si512(last + HALF + 16 * k, _mm512_setzero_si512());
                 }
-                bnc_tokens_amx(acc + m, rows, last, HALF, x, first + count - 64, 64, n, &shaped);
+                bnc_tokens_amx(acc + m, rows, last, HALF, x, first + count - 64, 64, n, &shaped,
+                               next, 0);
             }
         }
     __asm__ volatile("tilerelease");

@@ -102,10 +102,11 @@ BNC_INLINE void bnc_each_t5_k320_avx512vbmi(int32_t *restrict acc, const uint8_t
 BNC_KERNEL void bnc_matmul_t5_k320_avx512vbmi(int32_t *restrict acc, const uint8_t *restrict w,
                                               const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = BNC_T5_K320_COLS, TOKENS = BNC_I2_M32K64_TOKENS, ROWS = 32 };
+    enum { CHUNK = BNC_T5_K320_COLS, ROWS = 32 };
     const int whole = n == 1 ? 0 : rows / ROWS * ROWS;
     const ptrdiff_t bytes = cols / 5;
     const struct bnc_tables_t5_avx512vbmi tables = bnc_tables_t5_avx512vbmi();
+    const uint8_t *next = w + bytes * rows; /* what the next call reads, in general */
     for (int i = 0; i < n; i++)
         for (int m = 0; m < whole; m += 16)
             _mm512_storeu_si512(acc + i * rows + m, _mm512_set1_epi32(-x->sum[i]));
@@ -115,15 +116,8 @@ BNC_KERNEL void bnc_matmul_t5_k320_avx512vbmi(int32_t *restrict acc, const uint8
             for (int h = 0; h < 2; h++)
                 bnc_unpack_t5_k320(&codes[0][h], 2, w + bytes * (m + 16 * h) + first / 5, bytes,
                                    &tables);
-            int i = 0;
-            for (; i + TOKENS <= n; i += TOKENS)
-                bnc_tile_i2_m32k64_avx512vnni(acc + i * rows + m, rows, codes,
-                                              x->q + i * (ptrdiff_t)x->stride + first, x->stride,
-                                              TOKENS, CHUNK / 4);
-            for (; i < n; i++)
-                bnc_tile_i2_m32k64_avx512vnni(acc + i * rows + m, rows, codes,
-                                              x->q + i * (ptrdiff_t)x->stride + first, x->stride, 1,
-                                              CHUNK / 4);
+            bnc_tokens_avx512vnni(acc + m, rows, codes, x, first, CHUNK / 4, n,
+                                  next + 32 * (first / 5), 32 * (CHUNK / 5));
         }
     bnc_each_t5_k320_avx512vbmi(acc, w, x, whole, rows, cols, n);
 }

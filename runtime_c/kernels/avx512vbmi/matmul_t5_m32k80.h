@@ -116,7 +116,7 @@ BNC_INLINE void bnc_matvec_t5_m32k80_avx512vbmi(int32_t *restrict acc, const uin
 BNC_KERNEL void bnc_matmul_t5_m32k80_avx512vbmi(int32_t *restrict acc, const uint8_t *restrict w,
                                                 const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = 6 * BNC_T5_M32K80_COLS, TOKENS = BNC_I2_M32K64_TOKENS };
+    enum { CHUNK = 6 * BNC_T5_M32K80_COLS };
     if (n == 1) {
         bnc_matvec_t5_m32k80_avx512vbmi(acc, w, x->q, x->sum[0], rows, cols);
         return;
@@ -125,6 +125,7 @@ BNC_KERNEL void bnc_matmul_t5_m32k80_avx512vbmi(int32_t *restrict acc, const uin
         for (int m = 0; m < rows; m++)
             acc[i * rows + m] = -x->sum[i];
     const struct bnc_tables_t5_avx512vbmi tables = bnc_tables_t5_avx512vbmi();
+    const uint8_t *next = w + (ptrdiff_t)rows * cols / 5; /* what the next call reads, in general */
     for (int m = 0; m < rows; m += BNC_T5_M32K80_ROWS)
         for (int first = 0; first < cols; first += CHUNK) {
             __m512i codes[CHUNK / 4][2]; /* [four columns][sixteen rows] */
@@ -136,14 +137,8 @@ BNC_KERNEL void bnc_matmul_t5_m32k80_avx512vbmi(int32_t *restrict acc, const uin
                     for (int i = 0; i < 5; i++)
                         codes[v + i][h] = code[i];
                 }
-            int i = 0;
-            for (; i + TOKENS <= n; i += TOKENS)
-                bnc_tile_i2_m32k64_avx512vnni(acc + i * rows + m, rows, codes,
-                                              x->q + i * x->stride + first, x->stride, TOKENS,
-                                              count);
-            for (; i < n; i++)
-                bnc_tile_i2_m32k64_avx512vnni(acc + i * rows + m, rows, codes,
-                                              x->q + i * x->stride + first, x->stride, 1, count);
+            bnc_tokens_avx512vnni(acc + m, rows, codes, x, first, count, n, next + 32 * (first / 5),
+                                  128 * (count / 5));
         }
 }
 

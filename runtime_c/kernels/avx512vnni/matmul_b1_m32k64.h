@@ -94,7 +94,7 @@ BNC_INLINE void bnc_unpack_b1_m32k64_avx512vnni(uint8_t *to, ptrdiff_t step, con
 BNC_KERNEL void bnc_matmul_b1_m32k64_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
                                                 const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = 512, TOKENS = BNC_I2_M32K64_TOKENS };
+    enum { CHUNK = 512 };
     if (n == 1) {
         bnc_matvec_b1_m32k64_avx512vnni(acc, w, x->q, x->sum[0], rows, cols);
         return;
@@ -102,6 +102,7 @@ BNC_KERNEL void bnc_matmul_b1_m32k64_avx512vnni(int32_t *restrict acc, const uin
     for (int i = 0; i < n; i++)
         for (int m = 0; m < rows; m++)
             acc[i * rows + m] = -x->sum[i];
+    const uint8_t *next = w + (ptrdiff_t)rows * cols / 8; /* what the next call reads, in general */
     for (int m = 0; m < rows; m += BNC_B1_M32K64_ROWS)
         for (int first = 0; first < cols; first += CHUNK) {
             __m512i codes[CHUNK / 4][2]; /* [four columns][sixteen rows] */
@@ -109,14 +110,8 @@ BNC_KERNEL void bnc_matmul_b1_m32k64_avx512vnni(int32_t *restrict acc, const uin
             for (int v = 0; v < count; v += 8)
                 for (int h = 0; h < 2; h++, w += 64)
                     bnc_unpack_b1_m32k64_avx512vnni((uint8_t *)&codes[v][h], 128, w);
-            int i = 0;
-            for (; i + TOKENS <= n; i += TOKENS)
-                bnc_tile_i2_m32k64_avx512vnni(acc + i * rows + m, rows, codes,
-                                              x->q + i * x->stride + first, x->stride, TOKENS,
-                                              count);
-            for (; i < n; i++)
-                bnc_tile_i2_m32k64_avx512vnni(acc + i * rows + m, rows, codes,
-                                              x->q + i * x->stride + first, x->stride, 1, count);
+            bnc_tokens_avx512vnni(acc + m, rows, codes, x, first, count, n, next + 4 * first,
+                                  16 * count);
         }
 }
 

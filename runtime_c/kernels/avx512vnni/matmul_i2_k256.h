@@ -140,13 +140,15 @@ BNC_INLINE void bnc_each_i2_k256_avx512vnni(int32_t *restrict acc, const uint8_t
         }
 }
 
-/* Several tokens: 32 rows of 512 columns are unpacked to bytes once (16 KB, stays in L1). */
+/* Several tokens: 32 rows of 512 columns are unpacked to bytes once (16 KB, stays in L1), while the
+ * packed bytes behind these rows are fetched. */
 BNC_KERNEL void bnc_matmul_i2_k256_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
                                               const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = 512, TOKENS = BNC_I2_M32K64_TOKENS, ROWS = 32 };
+    enum { CHUNK = 512, ROWS = 32 };
     const int whole = n == 1 ? 0 : rows / ROWS * ROWS;
     const ptrdiff_t bytes = cols / 4;
+    const uint8_t *next = w + bytes * rows; /* what the next call reads, in general */
     for (int i = 0; i < n; i++)
         for (int m = 0; m < whole; m += 16)
             _mm512_storeu_si512(acc + i * rows + m, _mm512_set1_epi32(-x->sum[i]));
@@ -158,15 +160,8 @@ BNC_KERNEL void bnc_matmul_i2_k256_avx512vnni(int32_t *restrict acc, const uint8
                 for (int h = 0; h < 2; h++)
                     bnc_unpack_i2_k256(&codes[k / 4][h], 2,
                                        w + bytes * (m + 16 * h) + (first + k) / 4, bytes);
-            int i = 0;
-            for (; i + TOKENS <= n; i += TOKENS)
-                bnc_tile_i2_m32k64_avx512vnni(acc + i * rows + m, rows, codes,
-                                              x->q + i * (ptrdiff_t)x->stride + first, x->stride,
-                                              TOKENS, count / 4);
-            for (; i < n; i++)
-                bnc_tile_i2_m32k64_avx512vnni(acc + i * rows + m, rows, codes,
-                                              x->q + i * (ptrdiff_t)x->stride + first, x->stride, 1,
-                                              count / 4);
+            bnc_tokens_avx512vnni(acc + m, rows, codes, x, first, count / 4, n, next + 8 * first,
+                                  8 * count);
         }
     bnc_each_i2_k256_avx512vnni(acc, w, x, whole, rows, cols, n);
 }

@@ -102,11 +102,32 @@ BNC_INLINE void bnc_tile_i2_m32k64_avx512vnni(int32_t *acc, int rows, const __m5
             _mm512_storeu_si512(acc + i * rows + 16 * h, sum[i][h]);
 }
 
-/* Several tokens: 32 rows of 512 columns are unpacked to bytes once (16 KB, stays in L1). */
+/* The same for n tokens, from column `first` of the activations on.
+ * ahead: `bytes` packed bytes to come, which are fetched meanwhile: memory has time then */
+BNC_INLINE void bnc_tokens_avx512vnni(int32_t *acc, int rows, const __m512i (*codes)[2],
+                                      const struct bnc_acts *x, int first, int count, int n,
+                                      const uint8_t *ahead, ptrdiff_t bytes)
+{
+    enum { TOKENS = BNC_I2_M32K64_TOKENS };
+    const int steps = n / TOKENS, lines = steps ? (int)(bytes / 64 + steps - 1) / steps : 0;
+    const int8_t *q = x->q + first;
+    int i = 0;
+    for (; i + TOKENS <= n; i += TOKENS, ahead += 64 * lines) {
+        bnc_prefetch_lines(ahead, lines);
+        bnc_tile_i2_m32k64_avx512vnni(acc + i * rows, rows, codes, q + i * (ptrdiff_t)x->stride,
+                                      x->stride, TOKENS, count);
+    }
+    for (; i < n; i++)
+        bnc_tile_i2_m32k64_avx512vnni(acc + i * rows, rows, codes, q + i * (ptrdiff_t)x->stride,
+                                      x->stride, 1, count);
+}
+
+/* Several tokens: 32 rows of 512 columns are unpacked to bytes once (16 KB, stays in L1), while the
+ * packed bytes behind these rows are fetched. */
 BNC_KERNEL void bnc_matmul_i2_m32k64_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
                                                 const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = 512, TOKENS = BNC_I2_M32K64_TOKENS };
+    enum { CHUNK = 512 };
     if (n == 1) {
         bnc_matvec_i2_m32k64_avx512vnni(acc, w, x->q, x->sum[0], rows, cols);
         return;
@@ -115,6 +136,7 @@ BNC_KERNEL void bnc_matmul_i2_m32k64_avx512vnni(int32_t *restrict acc, const uin
         for (int m = 0; m < rows; m++)
             acc[i * rows + m] = -x->sum[i];
     const __m512i low2 = _mm512_set1_epi8(3);
+    const uint8_t *next = w + (ptrdiff_t)rows * cols / 4; /* what the next call reads, in general */
     for (int m = 0; m < rows; m += BNC_I2_M32K64_ROWS)
         for (int first = 0; first < cols; first += CHUNK) {
             __m512i codes[CHUNK / 4][2]; /* [four columns][sixteen rows] */
@@ -127,14 +149,8 @@ BNC_KERNEL void bnc_matmul_i2_m32k64_avx512vnni(int32_t *restrict acc, const uin
                     codes[v + 2][h] = _mm512_and_si512(_mm512_srli_epi16(c, 2), low2);
                     codes[v + 3][h] = _mm512_and_si512(c, low2);
                 }
-            int i = 0;
-            for (; i + TOKENS <= n; i += TOKENS)
-                bnc_tile_i2_m32k64_avx512vnni(acc + i * rows + m, rows, codes,
-                                              x->q + i * x->stride + first, x->stride, TOKENS,
-                                              count);
-            for (; i < n; i++)
-                bnc_tile_i2_m32k64_avx512vnni(acc + i * rows + m, rows, codes,
-                                              x->q + i * x->stride + first, x->stride, 1, count);
+            bnc_tokens_avx512vnni(acc + m, rows, codes, x, first, count, n, next + 8 * first,
+                                  32 * count);
         }
 }
 

@@ -33,8 +33,8 @@ static void scratch_of(struct scratch *s, const struct tiny *m, const struct bnc
     uint8_t *at = m->threads + m->thread_bytes * (size_t)t->index;
     s->acc = (int32_t *)(void *)at;
     s->wide = (float *)(void *)at;
-    s->row = (float *)(void *)(at + 32768);
-    s->score = (float *)(void *)(at + 33152);
+    s->row = (float *)(void *)(at + 16384);
+    s->score = (float *)(void *)(at + 16768);
     s->tokens = *t;
     s->normed = m->normed;
     memcpy(s->acts, &m->acts, sizeof s->acts);

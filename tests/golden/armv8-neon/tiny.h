@@ -92,7 +92,7 @@ enum {
 
 /* Scratch of one thread; part of the arena, too. */
 #define TINY_THREAD_BYTES(context) \
-    (((size_t)35072 + (size_t)128 * (size_t)(context) + 63) / 64 * 64)
+    (((size_t)18688 + (size_t)128 * (size_t)(context) + 63) / 64 * 64)
 
 /* One session: state and buffers, scratch of each thread, and the cache. */
 #define TINY_ARENA_BYTES(context, threads) \
@@ -115,7 +115,7 @@ int tiny_max_context(void);
 
 /* VERSION. All constants of this header as one number: a program that was compiled with the header
  * of another build than the library it finds is refused by tiny_init(). */
-#define TINY_ABI 0x45AA7DFF
+#define TINY_ABI 0x061A5B3B
 int tiny_abi(void);
 
 /* What an error code means, in a few words; for a code of no error "no error". */

@@ -138,6 +138,8 @@ def _ternary_of(block: Block, role: str) -> Ternary:
 
 def _tensors(model: Model) -> list[_Stored]:
     """Everything to be written, floats first, so that all are aligned."""
+    if model.activations != "int8":
+        raise _refusal("activations of one bit or three levels")
     family = _family(model)
     found = [_dense(family.top["embedding"], _dense_of("embedding", model.embedding))]
     if not model.tied:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from bitnetc.checkpoint.fields import Fields, misspelt, shown
 from bitnetc.errors import BitnetcError, nearest
-from bitnetc.model import FfnActivation
+from bitnetc.model import Activations, FfnActivation
 
 
 @dataclass(frozen=True)
@@ -668,6 +668,7 @@ class Quantisation:
     floats:  transformers takes unpacked ternary values in float tensors as they are
     kept:    modules_to_not_convert, as `keeps` reads it
     modules: names as in `kept`, and the bits of those modules: `bits`
+    activations: the codes that activations become
     """
 
     divides: bool
@@ -676,6 +677,7 @@ class Quantisation:
     kept: tuple[str, ...] = ()
     inner_norm_eps: float | None = None  # of use_rms_norm
     modules: tuple[tuple[str, int], ...] = ()
+    activations: Activations = "int8"
 
     def keeps(self, module: str) -> bool:
         """Whether a module stays in float."""
@@ -696,7 +698,7 @@ def _names(entry: str, module: str) -> bool:
 
 _QUANT_KEYS = (
     "quant_method", "linear_class", "quantization_mode", "use_rms_norm", "rms_norm_eps",
-    "modules_to_not_convert", "offline_quantization", "modules",
+    "modules_to_not_convert", "offline_quantization", "modules", "activation_bits",
 )  # fmt: skip
 _LINEAR_CLASSES = ("bitlinear", "autobitlinear")
 _MODES = ("offline", "online")
@@ -750,7 +752,10 @@ def quantisation(family: Family, fields: Fields) -> Quantisation:
     auto = linear_class == "autobitlinear"
     online = auto and mode == "online"  # BitLinear ignores the mode
     kept = _kept_in_float(quant)
-    read = Quantisation(not auto, online, auto and not online, kept or (), eps, _modules(quant))
+    read = Quantisation(
+        *(not auto, online, auto and not online, kept or (), eps),
+        *(_modules(quant), _activations(quant)),
+    )
     if kept is not None and not read.keeps(family.top["head"].removesuffix(".weight")):
         raise quant.error(
             "modules_to_not_convert",
@@ -783,6 +788,18 @@ def _module_name(quant: Fields, key: str, entry: Any) -> str:
     if not plain or "**" in entry or entry.startswith("*") or entry.count("*") > 3:
         raise quant.error(key, f"{shown(entry)} is not a module name", "write the plain name")
     return str(entry)
+
+
+_CODES: Mapping[Any, Activations] = {8: "int8", 1: "signs", "ternary": "trits"}
+
+
+def _activations(quant: Fields) -> Activations:
+    """`activation_bits`: 8, 1 or "ternary"; ours, no public format has such a key."""
+    key = "activation_bits"
+    found = quant.values.get(key, 8)
+    if isinstance(found, bool) or not isinstance(found, int | str) or found not in _CODES:
+        raise quant.error(key, f"{shown(found)} is not supported", 'it may be 8, 1 or "ternary"')
+    return _CODES[found]
 
 
 _MODULE_BITS = (2, 4, 8, FLOAT_BITS)

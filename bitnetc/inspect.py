@@ -162,9 +162,7 @@ def _describe(path: Path, seen: Look, checkpoint: Checkpoint, model: Model) -> R
         "norm epsilon": model.norm_eps,
         "head": "tied to the embedding" if model.tied else "its own",
         "embedding stored as": _stored(model.embedding),
-        "ternary inputs": "float"
-        if model.float_activations
-        else f"int8 {'by stated scales' if model.static_activations else 'per token'}",
+        "ternary inputs": _inputs(model),
     }
     packed = ternary // 4 + others[1]
     return Report(
@@ -186,6 +184,15 @@ def _describe(path: Path, seen: Look, checkpoint: Checkpoint, model: Model) -> R
         sampling=_sampling(model),
         assumed=tuple(note.replace(str(path) + ": ", "") for note in model.notes),
     )
+
+
+def _inputs(model: Model) -> str:
+    if model.float_activations:
+        return "float"
+    if model.static_activations:
+        return "int8 by stated scales"
+    codes = {"int8": "int8", "signs": "signs (1 bit)", "trits": "-1, 0 and 1 (3 levels)"}
+    return f"{codes[model.activations]} per token"
 
 
 def _stored(matrix: Ternary | Integers | Dense) -> str:

@@ -19,6 +19,8 @@ Vector = NDArray[np.float32]
 Trits = NDArray[np.int8]
 DenseType = Literal["f32", "f16", "bf16"]
 CacheType = Literal["f16", "q8"]
+# Codes of activations: int8; signs; -1, 0 and 1 (rules 3 and 16 of docs/arithmetic.md).
+Activations = Literal["int8", "signs", "trits"]
 FfnActivation = Literal["relu2", "silu", "gelu_tanh"]
 Pooling = Literal["last", "mean", "cls"]
 
@@ -254,7 +256,8 @@ class Model:
     sources: tuple[Source, ...]
     notes: tuple[str, ...]  # assumptions a person should know of
     chat: ChatTemplate | None = None  # None: no template, or none that a program can follow
-    float_activations: bool = False  # of the ternary matrices; False: int8 per token
+    float_activations: bool = False  # of the ternary matrices; False: codes, scaled per token
+    activations: Activations = "int8"  # of the codes that matrices of blocks read
     sub_norm_eps: float | None = None  # of the norms before a matrix; None: norm_eps
     score_dim: float | None = None  # scores are divided by its root; None: head_dim
     embedding_scale: float = 1.0  # of a token's vector; used as float32

@@ -158,6 +158,7 @@ def normalise(ckpt: Checkpoint, name: str, *, ffn_activation: FfnActivation | No
         ),
         chat=chat,
         float_activations=family.float_activations,
+        activations=quant.activations,
         sub_norm_eps=quant.inner_norm_eps,
         score_dim=_score_dim(family, fields),
         embedding_scale=embedding_scale,
@@ -362,6 +363,12 @@ class _Reader:
                     tensor.where,
                     f"scales int8 activations, and {shown(name)} reads floats",
                     "keep no module in float, or remove the scales of activations",
+                )
+            if self.quant.activations != "int8":
+                raise BitnetcError(
+                    tensor.where,
+                    "scales int8 activations, and quantization_config has activation_bits",
+                    "leave one of them out",
                 )
             stored = to_float32(tensor.array(), self._dense_type(tensor)).reshape(-1)
             if stored.shape != (1,) or not _LEAST_INPUT <= stored[0] <= 1 / _LEAST_INPUT:

@@ -14,7 +14,7 @@ from bitnetc.errors import BitnetcError
 from bitnetc.kernels import Kernel, Skips
 from bitnetc.layout import LAYOUTS
 from bitnetc.memory import HEADS_TOGETHER, LANES, Graph, Memory, memory_plan
-from bitnetc.model import Dense, FfnActivation, Integers, Model, Shape, Ternary
+from bitnetc.model import Dense, Integers, Model, Shape, Ternary
 from bitnetc.target import Target, shareable
 
 # Stack of the kernels that unpack a tile of weights to it; for all others 16 KiB is enough.
@@ -305,7 +305,7 @@ def _groups(model: Model, target: Target) -> tuple[Group, ...]:
             or (model.float_activations and isinstance(matrix, Ternary))
         }
         matrices = _block_plan(
-            {r: m for r, m in each.items() if r not in floats}, target, model.ffn_activation
+            {r: m for r, m in each.items() if r not in floats}, target, _density(model)
         )
         if groups and (groups[-1].matrices, groups[-1].floats) == (matrices, floats):
             groups[-1] = Group(groups[-1].first, i, matrices, floats)
@@ -328,11 +328,18 @@ def _graph(model: Model, groups: tuple[Group, ...]) -> Graph:
     )
 
 
+def _density(model: Model) -> Mapping[str, Density]:
+    """By role. ReLU^2 makes exact zeros; what little other activations round to zero is not counted
+    on. The sign of zero is no zero."""
+    if model.ffn_activation != "relu2":
+        return {}
+    signs = model.activations == "signs"
+    return {r: d for r, d in RELU2_DENSITY.items() if not (signs and "columns" in d)}
+
+
 def _block_plan(
-    block: dict[str, Ternary | Integers], target: Target, activation: FfnActivation
+    block: dict[str, Ternary | Integers], target: Target, density: Mapping[str, Density]
 ) -> dict[str, MatrixPlan]:
-    # ReLU^2 makes exact zeros; what little other activations round to zero is not counted on.
-    density = RELU2_DENSITY if activation == "relu2" else {}
     found = {
         role: _matrix_plan(role, matrix, target, density.get(role, {}))
         for role, matrix in block.items()

@@ -61,6 +61,8 @@ def _prunable(model: Model, block: Block) -> bool:
         return False
     if model.static_activations:
         return False  # a given scale of the input has no bound
+    if model.activations != "int8":
+        return False  # the sign of zero is +1, and a mean counts it
     for matrix, norm in ((gate, block.w_gate_norm), (up, block.w_up_norm)):
         assert isinstance(matrix, Ternary)
         weight = float(np.abs(block.ffn_norm if norm is None else norm).max())

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitnetc.model import (
+    Activations,
     Block,
     Dense,
     FfnActivation,
@@ -142,6 +143,33 @@ def quantise_by(x: Floats, step: np.float32) -> tuple[NDArray[np.int8], Floats]:
     with np.errstate(over="ignore"):
         codes = np.clip(np.rint(x * step), -127, 127)
     return codes.astype(np.int8), np.full(x.shape[:-1], step, F32)
+
+
+def quantise_signs(x: Floats) -> tuple[NDArray[np.int8], Floats]:
+    """Rule 16: signs, those of zeros +1, and the reciprocal of the mean magnitude per token."""
+    return np.where(x < 0, np.int8(-1), np.int8(1)), _mean_scale(x)
+
+
+def quantise_trits(x: Floats) -> tuple[NDArray[np.int8], Floats]:
+    """Rule 16: codes -1, 0 and 1, in units of the mean magnitude."""
+    scale = _mean_scale(x)
+    with np.errstate(over="ignore"):
+        codes = np.clip(np.rint(x * scale[..., None]), -1, 1)
+    return codes.astype(np.int8), scale
+
+
+def _mean_scale(x: Floats) -> Floats:
+    with np.errstate(over="ignore"):
+        mean = lane_sum(np.abs(x)) / F32(x.shape[-1])
+    scale: Floats = F32(1) / np.maximum(mean, F32(1e-5))
+    return scale
+
+
+QUANTISERS: dict[Activations, Callable[[Floats], tuple[NDArray[np.int8], Floats]]] = {
+    "int8": quantise,
+    "signs": quantise_signs,
+    "trits": quantise_trits,
+}
 
 
 def linear(
@@ -316,12 +344,12 @@ class Cache:
 class Input:
     """What matrices read: floats, and their codes once asked for."""
 
-    def __init__(self, x: Floats) -> None:
-        self.x = x
+    def __init__(self, x: Floats, activations: Activations = "int8") -> None:
+        self.x, self.activations = x, activations
 
     @cached_property
     def codes(self) -> tuple[NDArray[np.int8], Floats]:
-        return quantise(self.x)
+        return QUANTISERS[self.activations](self.x)
 
 
 class Reference:
@@ -415,8 +443,11 @@ class Reference:
     def _inputs(self, x: Floats, norms: tuple[Vector | None, ...]) -> list[Input]:
         """One input for each matrix: the same, or each normalised by its own norm."""
         if norms[0] is None:
-            return [Input(x)] * len(norms)
-        return [Input(rmsnorm(x, norm, self.sub_eps)) for norm in norms if norm is not None]
+            return [self._input(x)] * len(norms)
+        return [self._input(rmsnorm(x, norm, self.sub_eps)) for norm in norms if norm is not None]
+
+    def _input(self, x: Floats) -> Input:
+        return Input(x, self.model.activations)
 
     def _block(self, x: Floats, block: Block, index: int, cache: Cache, first: int) -> Floats:
         model, shape = self.model, self.model.shape
@@ -438,7 +469,7 @@ class Reference:
         o = attend(q, keys, values, first, self.scale, block.window, cache.units(index))
         o = o.reshape(n, shape.q_dim)
         o = _normed(o, block.attn_sub_norm, self.sub_eps)
-        o = self._apply(block.wo, Input(o), block.wo_input)
+        o = self._apply(block.wo, self._input(o), block.wo_input)
         x = x + _normed(o, block.attn_post_norm, eps)
 
         b = rmsnorm(x, block.ffn_norm, eps)
@@ -447,7 +478,7 @@ class Reference:
         up = self._apply(block.w_up, for_up, block.w_up_input)
         g = ACTIVATIONS[model.ffn_activation](gate) * up
         g = _normed(g, block.ffn_sub_norm, self.sub_eps, model.ffn_units)
-        down = self._apply(block.w_down, Input(g), block.w_down_input)
+        down = self._apply(block.w_down, self._input(g), block.w_down_input)
         y: Floats = x + _normed(down, block.ffn_post_norm, eps)
         return y
 

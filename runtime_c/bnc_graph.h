@@ -28,9 +28,7 @@ BNC_INLINE void bnc_keep_floats(struct bnc_acts *acts, int i, const float *x, in
 BNC_INLINE void bnc_input(struct bnc_acts *acts, int i, const float *x, int cols)
 {
     if (acts->q)
-        bnc_quantise(acts, i, x, cols);
-    if (acts->q && acts->lut)
-        bnc_build_lut16(acts, i, acts->stride);
+        bnc_codes(acts, i, x, cols);
     if (acts->f)
         bnc_keep_floats(acts, i, x, cols);
 }
@@ -44,9 +42,7 @@ BNC_INLINE void bnc_norm_quantise_of(const struct bnc_worker *worker, struct bnc
     bnc_share(worker, n, &begin, &end);
     for (int i = begin; i < end; i++) {
         bnc_rmsnorm_of(row, x + (ptrdiff_t)i * cols, weight, cols, of, eps);
-        bnc_quantise(acts, i, row, cols);
-        if (acts->lut)
-            bnc_build_lut16(acts, i, acts->stride);
+        bnc_codes(acts, i, row, cols);
     }
 }
 

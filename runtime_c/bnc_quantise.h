@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Activations in the forms that matmul kernels read: rules 3 and 15 of docs/arithmetic.md.
+/* Activations in the forms that matmul kernels read: rules 3, 15 and 16 of docs/arithmetic.md.
  *
  *     scale = 127 / max(max |x|, 1e-5), or what the model says for all tokens
  *     q = clamp(round_half_even(x * scale), -127, 127)
@@ -13,6 +13,11 @@
 #include "bnc_math.h"
 
 enum { BNC_LUT = 12 }; /* bytes of bnc_acts.lut a column: 4 for the list, 8 for the tables */
+
+/* Codes of an activation before a block's matrices: 255 of int8, 2 signs, or 3. */
+#ifndef BNC_ACTIVATION_LEVELS
+#define BNC_ACTIVATION_LEVELS 255
+#endif
 
 /* Up to BATCH tokens, quantised once for all matrices that read them. */
 struct bnc_acts {
@@ -67,6 +72,53 @@ BNC_INLINE void bnc_quantise(struct bnc_acts *acts, int i, const float *x, int c
     }
     const float absmax = bnc_float(largest);
     bnc_quantise_by(acts, i, x, cols, 127.0f / (absmax > 1e-5f ? absmax : 1e-5f));
+}
+
+/* 1 / max(mean |x|, 1e-5), the mean of cols elements. */
+BNC_INLINE float bnc_mean_scale(const float *x, int cols)
+{
+    struct bnc_lanes sum = bnc_lanes_zero();
+    for (int k = 0; k < cols; k += BNC_LANES) {
+        float part[BNC_LANES] = { 0 };
+        const int count = cols - k < BNC_LANES ? cols - k : BNC_LANES;
+        for (int l = 0; l < count; l++)
+            part[l] = bnc_float(bnc_bits(x[k + l]) & 0x7fffffffu);
+        sum = bnc_lanes_add(sum, bnc_lanes_load(part));
+    }
+    const float mean = bnc_lanes_sum(sum) / (float)cols;
+    return 1.0f / (mean > 1e-5f ? mean : 1e-5f);
+}
+
+/* x[cols] as signs, those of zeros +1. */
+BNC_INLINE void bnc_quantise_signs(struct bnc_acts *acts, int i, const float *x, int cols)
+{
+    int8_t *restrict q = acts->q + i * acts->stride;
+    int32_t sum = 0;
+    for (int k = 0; k < cols; k++) {
+        const int8_t code = x[k] < 0.0f ? -1 : 1;
+        q[k] = code;
+        sum += code;
+    }
+    memset(q + cols, 0, (size_t)(acts->stride - cols));
+    acts->sum[i] = sum;
+    acts->scale[i] = bnc_mean_scale(x, cols);
+}
+
+/* x[cols] as -1, 0 and 1: clamp(round_half_even(x * scale), -1, 1). */
+BNC_INLINE void bnc_quantise_trits(struct bnc_acts *acts, int i, const float *x, int cols)
+{
+    int8_t *restrict q = acts->q + i * acts->stride;
+    const float scale = bnc_mean_scale(x, cols);
+    int32_t sum = 0;
+    for (int k = 0; k < cols; k++) {
+        const float v = x[k] * scale;
+        const int8_t code = (int8_t)((v > 0.5f) - (v < -0.5f)); /* half goes to the even 0 */
+        q[k] = code;
+        sum += code;
+    }
+    memset(q + cols, 0, (size_t)(acts->stride - cols));
+    acts->sum[i] = sum;
+    acts->scale[i] = scale;
 }
 
 /* Look-up tables of token i for kernels with activation form "lut16". For each pair of columns
@@ -127,6 +179,20 @@ BNC_INLINE void bnc_build_lut16(struct bnc_acts *acts, int i, int cols)
         memcpy(table, &t, sizeof t);
     }
     wide[0] = number;
+}
+
+/* Token i in every form of codes that the matrices of blocks read. */
+BNC_INLINE void bnc_codes(struct bnc_acts *acts, int i, const float *x, int cols)
+{
+#if BNC_ACTIVATION_LEVELS == 2
+    bnc_quantise_signs(acts, i, x, cols);
+#elif BNC_ACTIVATION_LEVELS == 3
+    bnc_quantise_trits(acts, i, x, cols);
+#else
+    bnc_quantise(acts, i, x, cols);
+#endif
+    if (acts->lut)
+        bnc_build_lut16(acts, i, acts->stride);
 }
 
 #endif

@@ -38,9 +38,7 @@ BNC_INLINE void bnc_norm_quantise(const struct bnc_worker *worker, struct bnc_ac
             bnc_rmsnorm(row, from, weight, cols, eps);
             from = row;
         }
-        bnc_quantise(acts, i, from, cols);
-        if (acts->lut)
-            bnc_build_lut16(acts, i, acts->stride);
+        bnc_codes(acts, i, from, cols);
     }
 }
 

@@ -172,9 +172,18 @@ VARIANTS_MIXED: Mapping[str, dict[str, Any]] = {
     },
     "mixed-static": {"static": True, "integers": {"model.layers.*.self_attn": 4, "mlp.up_proj": 8}},
 }
-# Weights of one bit: sizes that fill no block, and one scale a row.
+# Weights of one bit, in sizes that fill no block; activations of one bit and of three levels.
 VARIANTS_LOW: Mapping[str, dict[str, Any]] = {
-    "binary": {"zeros": 0.0, "dim": 240, "ffn_dim": 350, "heads": 8, "per_row": True},
+    "binary-per-row": {"zeros": 0.0, "dim": 240, "ffn_dim": 350, "heads": 8, "per_row": True},
+    "signs": {"activation_bits": 1, "zeros": 0.0, "dim": 160, "ffn_dim": 220, "heads": 8},
+    "three-levels": {
+        "family": "llama-bitnet",
+        "activation_bits": "ternary",
+        "dim": 100,
+        "ffn_dim": 340,
+        "heads": 5,
+        "kv_heads": 5,
+    },
 }
 # Weight-only models: floats of three values, which activations do not follow into int8.
 VARIANTS_LEVELS: Mapping[str, dict[str, Any]] = {
@@ -275,6 +284,7 @@ def tiny_checkpoint(
     integers: Mapping[str, int] | None = None,
     biases: bool = False,
     static: bool = False,
+    activation_bits: int | str | None = None,
     shards: int = 1,
     rope: Literal["theta", "parameters"] = "theta",
     rope_theta: float = 10000.0,
@@ -309,6 +319,7 @@ def tiny_checkpoint(
     integers:     start (".*" stands for any text) or end of a module's name -> 2, 4 or 8 bits, or
                   16 for floats; the first that fits counts.
     biases:       of queries, keys and values, as Qwen2 has them.
+    activation_bits: 1 or "ternary", as quantization_config says it.
     static:       with an input_scale beside each matrix, equal where matrices share an input.
     shards:       1 writes model.safetensors; more write shards and their index.
     rope:         rope_theta as a key of its own, or inside rope_parameters (transformers 5).
@@ -474,6 +485,8 @@ def tiny_checkpoint(
         keys["quantization_config"]["modules_to_not_convert"] = list(kept)
     if integers:
         keys["quantization_config"]["modules"] = {m: {"bits": b} for m, b in integers.items()}
+    if activation_bits is not None:
+        keys["quantization_config"]["activation_bits"] = activation_bits
     if inner_norms == "rms_norm":
         keys["quantization_config"] |= {"use_rms_norm": True, "rms_norm_eps": 1e-6}
     if embeds or levels:

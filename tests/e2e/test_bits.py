@@ -110,7 +110,7 @@ def test_every_target(
         ("static-inner-norms", "armv8-neon", "cortex-a53"),
         ("mixed", "armv8.2-dotprod", "cortex-a76"),
         ("mixed-bitlinear", "wasm32-simd128", "wasmtime"),
-        ("binary", "armv8-neon", "cortex-a53"),
+        ("binary-per-row", "armv8-neon", "cortex-a53"),
     ],
 )
 def test_other_graphs_elsewhere(

@@ -254,6 +254,18 @@ static void do_quantise_by(void)
     give_floats(x.scale, n);
 }
 
+/* levels, cols, tokens; rows -> codes, sums, scales. */
+static void do_quantise_few(void)
+{
+    const int levels = integer(0), cols = integer(1), n = integer(2);
+    struct bnc_acts x = new_acts(n, cols, 0);
+    for (int i = 0; i < n; i++)
+        (levels == 2 ? bnc_quantise_signs : bnc_quantise_trits)(&x, i, take_floats(cols), cols);
+    give(x.q, (size_t)n * (size_t)cols);
+    give(x.sum, sizeof *x.sum * (size_t)n);
+    give_floats(x.scale, n);
+}
+
 /* type, rows, cols, tokens, x_stride, workers; w, x -> y. */
 static void do_dense(void)
 {
@@ -362,16 +374,27 @@ static const struct {
     const char *name;
     void (*run)(void);
 } functions[] = {
-    { "exp", do_exp },           { "silu", do_silu },
-    { "relu2", do_relu2 },       { "gelu_tanh", do_gelu_tanh },
-    { "round", do_round },       { "half", do_half },
-    { "halves", do_halves },     { "unhalf", do_unhalf },
-    { "widen", do_widen },       { "dot", do_dot },
-    { "sum", do_sum },           { "rmsnorm", do_rmsnorm },
-    { "rope", do_rope },         { "dense", do_dense },
-    { "quantise", do_quantise }, { "quantise_by", do_quantise_by },
-    { "embed", do_embed },       { "attend", do_attend },
-    { "sample", do_sample },     { "linear", do_linear },
+    { "exp", do_exp },
+    { "silu", do_silu },
+    { "relu2", do_relu2 },
+    { "gelu_tanh", do_gelu_tanh },
+    { "round", do_round },
+    { "half", do_half },
+    { "halves", do_halves },
+    { "unhalf", do_unhalf },
+    { "widen", do_widen },
+    { "dot", do_dot },
+    { "sum", do_sum },
+    { "rmsnorm", do_rmsnorm },
+    { "rope", do_rope },
+    { "dense", do_dense },
+    { "quantise", do_quantise },
+    { "quantise_by", do_quantise_by },
+    { "quantise_few", do_quantise_few },
+    { "embed", do_embed },
+    { "attend", do_attend },
+    { "sample", do_sample },
+    { "linear", do_linear },
 };
 
 int main(int argc, char **argv)

@@ -289,6 +289,20 @@ def test_quantise_by(math: Math, step: float) -> None:
     assert bytes(got) == b"".join(part.tobytes() for part in parts)
 
 
+def test_quantise_few(math: Math) -> None:
+    """Rule 16, with halves of the scale and zeros of both signs."""
+    x = activation_rows(300)
+    x[0] = 1.0
+    x[0, :4] = [0.5, -0.5, 0.0, -0.0]
+    x[0, 4:7] = [3.0, -3.0, -0.0]  # the mean is 1
+    for levels, few in ((2, reference.quantise_signs), (3, reference.quantise_trits)):
+        codes, scale = few(x)
+        assert set(codes.reshape(-1).tolist()) == ({-1, 1} if levels == 2 else {-1, 0, 1})
+        parts = (codes, codes.sum(1, dtype=np.int32), scale)
+        got = math("quantise_few", levels, 300, len(x), x)
+        assert bytes(got) == b"".join(part.tobytes() for part in parts)
+
+
 @pytest.mark.parametrize("per_row", [0, 1])
 @pytest.mark.parametrize("what", ["store", "add", "gated"])
 def test_linear(math: Math, what: str, per_row: int) -> None:

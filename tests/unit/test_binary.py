@@ -1,4 +1,4 @@
-"""Matrices without zeros: who is found, and what they are planned and packed as."""
+"""Weights and activations of few bits: what is found, planned and packed, and what is refused."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,14 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import VARIANTS_LOW, tiny_checkpoint
+from checkpoints import VARIANTS_LOW, planted, tiny_checkpoint
 
 from bitnetc.binary import find_binary
 from bitnetc.checkpoint import read
+from bitnetc.convert import convert
+from bitnetc.errors import BitnetcError
+from bitnetc.inspect import inspect
 from bitnetc.model import Model, Ternary, Trits
 from bitnetc.normalise import normalise
 from bitnetc.pack import pack_matrix
 from bitnetc.plan import ROLES, plan
+from bitnetc.prune import prune
 from bitnetc.target import load_target, target_names
 
 # x86_64: SSE4.1 has no kernel for what the others read. A Mac's memory is so fast that look-up
@@ -22,7 +26,7 @@ OTHERS = ("x86_64", "aarch64-macos")
 
 
 def of(tmp_path: Path, **more: Any) -> Model:
-    tiny_checkpoint(**{**VARIANTS_LOW["binary"], **more}).write(tmp_path)
+    tiny_checkpoint(**{**VARIANTS_LOW["binary-per-row"], **more}).write(tmp_path)
     return normalise(read(tmp_path), "x")
 
 
@@ -47,8 +51,8 @@ def test_one_zero_is_enough(tmp_path: Path) -> None:
         trits[-1, -1] = 0
         return trits
 
-    planted = replace(model.blocks[1], w_up=replace(matrix, load=load))
-    found = find_binary(replace(model, blocks=(model.blocks[0], planted, model.blocks[2])))
+    one = replace(model.blocks[1], w_up=replace(matrix, load=load))
+    found = find_binary(replace(model, blocks=(model.blocks[0], one, model.blocks[2])))
     others = set(ROLES) - {"w_up"}
     assert binary(found) == [set(ROLES), others, others]
 
@@ -67,3 +71,36 @@ def test_one_bit_a_weight_where_there_is_a_kernel(tmp_path: Path, target: str) -
         assert len(packed) == planned.bytes
         whole = layout.unpack(packed, planned.padded_rows, planned.padded_cols)
         assert np.array_equal(whole[: matrix.rows, : matrix.cols], matrix.load())
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"), [(None, "int8"), (8, "int8"), (1, "signs"), ("ternary", "trits")]
+)
+def test_activation_bits(tmp_path: Path, said: Any, meant: str) -> None:
+    model = of(tmp_path, activation_bits=said)
+    assert model.activations == meant and model.notes == ()
+    inputs = inspect(tmp_path).facts["ternary inputs"]
+    words = {"int8": "int8", "signs": "signs (1 bit)", "trits": "-1, 0 and 1 (3 levels)"}
+    assert inputs == f"{words[meant]} per token"
+
+
+@pytest.mark.parametrize("said", [2, True, 1.0, "int8", [1], {}], ids=str)
+def test_other_activation_bits_are_refused(tmp_path: Path, said: Any) -> None:
+    with pytest.raises(BitnetcError, match=r'activation_bits: .* may be 8, 1 or "ternary"'):
+        of(tmp_path, activation_bits=said)
+
+
+def test_what_does_not_go_with_them(tmp_path: Path) -> None:
+    with pytest.raises(BitnetcError, match=r"input_scale.*has activation_bits"):
+        of(tmp_path / "a", activation_bits=1, static=True)
+    of(tmp_path / "b", activation_bits=1)
+    with pytest.raises(BitnetcError, match="no room for activations of one bit"):
+        convert(tmp_path / "b", tmp_path / "out")
+
+
+def test_units_of_zeros_stay(tmp_path: Path) -> None:
+    """The sign of a zero is +1."""
+    config = {"zeros": 0.4, "dim": 64, "ffn_dim": 96, "heads": 4, "per_row": False}
+    assert prune(planted(of(tmp_path / "a", **config))).shape.ffn_dim < 96
+    signs = planted(of(tmp_path / "b", activation_bits=1, **config))
+    assert prune(signs) is signs

@@ -47,7 +47,7 @@ def check_converted(source: Path, out: Path, activation: Any = None) -> Model:
 FITS = [
     name
     for name in VARIANTS
-    if name.startswith(("2b4t", "llama3", "falcon", "1bitllm", "qwen3"))
+    if name.startswith(("2b4t", "llama3", "falcon", "1bitllm", "qwen3", "binary"))
     and name not in ("llama3-inner-norms", "llama3-kept", "llama3-mlp-kept")
 ]
 NO_ROOM = [name for name in VARIANTS if name not in FITS]

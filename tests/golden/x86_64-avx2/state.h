@@ -10,6 +10,7 @@
 #include "weights.h"
 
 #define BNC_CACHE_Q8 0 /* int8 codes in the cache; else float16 */
+#define BNC_ACTIVATION_LEVELS 255 /* codes of an activation */
 #define BNC_MAX_HEAD_DIM 16 /* of this model: what attention's stack is for */
 #include "bnc_runtime.h"
 

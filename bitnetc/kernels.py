@@ -168,14 +168,7 @@ KERNELS: dict[str, Kernel] = {
         Kernel("dsp", "i2_m4k64", "int8", ("dsp",), 2**20, "defined(__ARM_FEATURE_SIMD32)"),
         Kernel("mve", "i2_m4k64", "int8", ("mve",), 2**20, "defined(__ARM_FEATURE_MVE)"),
         Kernel("rvv", "i2_m128k16", "int8", ("rvv",), _CODES, "defined(__riscv_vector)"),
-        Kernel(
-            "wasm128",
-            "i2_m4k64",
-            "int8",
-            ("simd128",),
-            (2**31 - 1) // (64 * 254),
-            "defined(__wasm_simd128__)",
-        ),
+        Kernel("wasm128", "tl1_m64k4", "lut16", ("simd128",), 2**20, "defined(__wasm_simd128__)"),
         Kernel("wasm128", "i8_m16k4", "int8", ("simd128",), _BYTES, "defined(__wasm_simd128__)"),
         Kernel(
             "wasm128",
@@ -190,7 +183,7 @@ KERNELS: dict[str, Kernel] = {
             "i2_m4k64",
             "int8",
             ("simd128", "relaxed"),
-            (2**31 - 1) // (64 * 254),
+            (2**31 - 1) // (48 * 127),
             "defined(__wasm_relaxed_simd__)",
         ),
         Kernel(

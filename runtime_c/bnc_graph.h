@@ -24,11 +24,11 @@ BNC_INLINE void bnc_keep_floats(struct bnc_acts *acts, int i, const float *x, in
     memset(to + cols, 0, sizeof(float) * (size_t)(acts->f_stride - cols));
 }
 
-/* Token i in every form that the model's matrices read. */
-BNC_INLINE void bnc_input(struct bnc_acts *acts, int i, const float *x, int cols)
+/* Token i of n in every form that the model's matrices read. */
+BNC_INLINE void bnc_input(struct bnc_acts *acts, int i, const float *x, int cols, int n)
 {
     if (acts->q)
-        bnc_codes(acts, i, x, cols);
+        bnc_codes(acts, i, x, cols, n);
     if (acts->f)
         bnc_keep_floats(acts, i, x, cols);
 }
@@ -42,7 +42,7 @@ BNC_INLINE void bnc_norm_quantise_of(const struct bnc_worker *worker, struct bnc
     bnc_share(worker, n, &begin, &end);
     for (int i = begin; i < end; i++) {
         bnc_rmsnorm_of(row, x + (ptrdiff_t)i * cols, weight, cols, of, eps);
-        bnc_codes(acts, i, row, cols);
+        bnc_codes(acts, i, row, cols, n);
     }
 }
 
@@ -60,7 +60,7 @@ BNC_INLINE void bnc_norm_input(const struct bnc_worker *worker, struct bnc_acts 
             bnc_rmsnorm(row, from, weight, cols, eps);
             from = row;
         }
-        bnc_input(acts, i, from, cols);
+        bnc_input(acts, i, from, cols, n);
     }
 }
 
@@ -78,7 +78,7 @@ BNC_INLINE void bnc_norms_input(const struct bnc_worker *worker, struct bnc_acts
         bnc_rmsnorm(row, x + (ptrdiff_t)i * cols, weight, cols, eps);
         for (int j = 0; j < count; j++) {
             bnc_rmsnorm(inner, row, own[j], cols, own_eps);
-            bnc_input(acts + j, i, inner, cols);
+            bnc_input(acts + j, i, inner, cols, n);
         }
     }
 }
@@ -97,8 +97,7 @@ BNC_INLINE void bnc_norm_quantise_by(const struct bnc_worker *worker, struct bnc
             from = row;
         }
         bnc_quantise_by(acts, i, from, cols, scale);
-        if (acts->lut)
-            bnc_build_lut16(acts, i, acts->stride);
+        bnc_make_tables(acts, i, n);
     }
 }
 
@@ -116,8 +115,7 @@ BNC_INLINE void bnc_norms_quantise_by(const struct bnc_worker *worker, struct bn
         for (int j = 0; j < count; j++) {
             bnc_rmsnorm(inner, row, own[j], cols, own_eps);
             bnc_quantise_by(acts + j, i, inner, cols, scales[j][0]);
-            if (acts[j].lut)
-                bnc_build_lut16(acts + j, i, acts[j].stride);
+            bnc_make_tables(acts + j, i, n);
         }
     }
 }

@@ -181,8 +181,22 @@ BNC_INLINE void bnc_build_lut16(struct bnc_acts *acts, int i, int cols)
     wide[0] = number;
 }
 
-/* Token i in every form of codes that the matrices of blocks read. */
-BNC_INLINE void bnc_codes(struct bnc_acts *acts, int i, const float *x, int cols)
+/* Whether kernels read tables of one token only: those for WebAssembly. */
+#if defined(__wasm__)
+enum { BNC_LUT_OF_ONE = 1 };
+#else
+enum { BNC_LUT_OF_ONE = 0 };
+#endif
+
+/* The tables of token i of n that go through a block together, where they are read. */
+BNC_INLINE void bnc_make_tables(struct bnc_acts *acts, int i, int n)
+{
+    if (acts->lut && (n == 1 || !BNC_LUT_OF_ONE))
+        bnc_build_lut16(acts, i, acts->stride);
+}
+
+/* Token i of n in every form of codes that the matrices of blocks read. */
+BNC_INLINE void bnc_codes(struct bnc_acts *acts, int i, const float *x, int cols, int n)
 {
 #if BNC_ACTIVATION_LEVELS == 2
     bnc_quantise_signs(acts, i, x, cols);
@@ -191,8 +205,7 @@ BNC_INLINE void bnc_codes(struct bnc_acts *acts, int i, const float *x, int cols
 #else
     bnc_quantise(acts, i, x, cols);
 #endif
-    if (acts->lut)
-        bnc_build_lut16(acts, i, acts->stride);
+    bnc_make_tables(acts, i, n);
 }
 
 #endif

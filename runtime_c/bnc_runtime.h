@@ -38,7 +38,7 @@ BNC_INLINE void bnc_norm_quantise(const struct bnc_worker *worker, struct bnc_ac
             bnc_rmsnorm(row, from, weight, cols, eps);
             from = row;
         }
-        bnc_codes(acts, i, from, cols);
+        bnc_codes(acts, i, from, cols, n);
     }
 }
 

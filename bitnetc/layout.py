@@ -277,6 +277,7 @@ LAYOUTS: dict[str, Layout] = {
         # A column of many rows is contiguous: columns of zero activations need not be read. Rows
         # are split as interleaving the bytes of four columns in 128-bit lanes places them.
         Layout("i2_m256k4", "mo ms:4 mr:4 ml:4 md:4, kb kl:4 -> mo kb kl ml mr md | ms"),
+        Layout("t5_m320k4", "mo ms:5 mr:4 ml:4 md:4, kb kl:4 -> mo kb kl ml mr md | ms", FIFTH),
         # Pairs of trits as 4-bit indices; one register holds two columns of pairs of many rows,
         # because a table look-up serves rows, not columns.
         Layout("tl1_m32k4", "mo mi:32, kb kn:2 -> mo kb mi | kn", PAIR),

@@ -248,6 +248,33 @@ static inline int bnc_i2_m256k4_at(const uint8_t *w, int cols, int m, int k)
     return (w[byte] >> shift & 3) - 1;
 }
 
+/* t5_m320k4: blocks of 320 x 4 trits.
+ *
+ *     mo ms:5 mr:4 ml:4 md:4, kb kl:4 -> mo kb kl ml mr md | ms
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:     (0, 0)    (64, 0)   (128, 0)   (192, 0)   (256, 0)
+ *     byte   1:     (1, 0)    (65, 0)   (129, 0)   (193, 0)   (257, 0)
+ *     byte 255:    (63, 3)   (127, 3)   (191, 3)   (255, 3)   (319, 3)
+ */
+enum { BNC_T5_M320K4_ROWS = 320, BNC_T5_M320K4_COLS = 4 };
+
+static inline int bnc_t5_m320k4_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 320;
+    const int ms = m / 64 % 5;
+    const int mr = m / 16 % 4;
+    const int ml = m / 4 % 4;
+    const int md = m % 4;
+    const int kb = k / 4;
+    const int kl = k % 4;
+    const int byte = ((((mo * (cols / 4) + kb) * 4 + kl) * 4 + ml) * 4 + mr) * 4 + md;
+    const int number = w[byte] < 216 ? w[byte] / 8 * 9 + w[byte] % 8 : (w[byte] - 216) * 9 + 8;
+    static const int weight[] = { 81, 27, 9, 3, 1 };
+    return number / weight[ms] % 3 - 1;
+}
+
 /* tl1_m32k4: blocks of 32 x 4 trits.
  *
  *     mo mi:32, kb kn:2 -> mo kb mi | kn

@@ -802,7 +802,7 @@ def _activations(quant: Fields) -> Activations:
     return _CODES[found]
 
 
-_MODULE_BITS = (2, 4, 8, FLOAT_BITS)
+_MODULE_BITS = (2, 4, 6, 8, FLOAT_BITS)
 
 
 def _modules(quant: Fields) -> tuple[tuple[str, int], ...]:

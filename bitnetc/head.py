@@ -1,7 +1,7 @@
 """The head as small integers: less to read for each token, at the price of other logits.
 
 A head of 16-bit floats is two fifths of the bytes that a token of a 2-billion-weight BitNet reads.
-Here each row is rounded to signed integers of 8 or 4 bits with one scale, and multiplied exactly
+Here each row is rounded to signed integers of 8, 6 or 4 bits with one scale, and multiplied exactly
 by the int8 codes of the last state, as ternary matrices are. Screened, eight bits are stored as two
 halves, and the lower one is read only for rows whose logit may matter. docs/arithmetic.md, rule 9.
 """
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from bitnetc.model import Dense, Integers, Model, Ternary, to_float32
 
-HEADS = {"exact": 0, "int8": 8, "int4": 4, "screened": 8}  # --head -> bits of an integer
+# --head -> bits of an integer
+HEADS = {"exact": 0, "int8": 8, "int6": 6, "int4": 4, "screened": 8}
 _ROWS = 4096  # rounded at a time
 # Shares of a row's largest magnitude that may become the largest integer: what is beyond is
-# clipped, and the rest is finer. Eight bits are fine enough as they are.
-_SHARES = {8: (1.0,), 4: (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)}
+# clipped, and the rest is finer. Eight bits and six are fine enough as they are.
+_SHARES = {8: (1.0,), 6: (1.0,), 4: (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)}
 
 
 def with_integer_head(model: Model, name: str) -> Model:

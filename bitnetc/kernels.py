@@ -58,6 +58,8 @@ _CODES = (2**31 - 1) // 254
 _SIGNS = 2**18  # columns of one bit: far from an overflow, and wide enough
 # Codes of integers, at most 255 times q; of 4 bits masked in place, at most 240.
 _BYTES = (2**31 - 1) // (255 * 127)
+# Of 6 bits, four times as large where the last of four is put together in place.
+_SIXES = (2**31 - 1) // (252 * 127)
 
 KERNELS: dict[str, Kernel] = {
     kernel.name: kernel
@@ -94,17 +96,25 @@ KERNELS: dict[str, Kernel] = {
             "defined(__ARM_FEATURE_DOTPROD)",
         ),
         Kernel("scalar", "i4_m16k8", "int8", (), _CODES, "1"),
+        Kernel("scalar", "i6_m16k16", "int8", (), _SIXES, "1"),
         Kernel("scalar", "i8_m16k4", "int8", (), _BYTES, "1"),
         Kernel("avx2", "i4_m16k8", "int8", ("avx2",), _CODES, "defined(__AVX2__)"),
+        Kernel("avx2", "i6_m16k16", "int8", ("avx2",), _SIXES, "defined(__AVX2__)"),
         Kernel("avx2", "i8_m16k4", "int8", ("avx2",), _BYTES, "defined(__AVX2__)"),
         Kernel(
             "avx512vnni", "i4_m16k8", "int8", ("avx512vnni",), _BYTES, "defined(__AVX512VNNI__)"
+        ),
+        Kernel(
+            "avx512vnni", "i6_m16k16", "int8", ("avx512vnni",), _SIXES, "defined(__AVX512VNNI__)"
         ),
         Kernel(
             "avx512vnni", "i8_m16k4", "int8", ("avx512vnni",), _BYTES, "defined(__AVX512VNNI__)"
         ),
         Kernel(
             "neondot", "i4_m16k8", "int8", ("dotprod",), _BYTES, "defined(__ARM_FEATURE_DOTPROD)"
+        ),
+        Kernel(
+            "neondot", "i6_m16k16", "int8", ("dotprod",), _SIXES, "defined(__ARM_FEATURE_DOTPROD)"
         ),
         Kernel(
             "neondot", "i8_m16k4", "int8", ("dotprod",), _BYTES, "defined(__ARM_FEATURE_DOTPROD)"
@@ -170,6 +180,15 @@ KERNELS: dict[str, Kernel] = {
         Kernel("rvv", "i2_m128k16", "int8", ("rvv",), _CODES, "defined(__riscv_vector)"),
         Kernel("wasm128", "tl1_m64k4", "lut16", ("simd128",), 2**20, "defined(__wasm_simd128__)"),
         Kernel("wasm128", "i8_m16k4", "int8", ("simd128",), _BYTES, "defined(__wasm_simd128__)"),
+        Kernel("wasm128", "i6_m16k16", "int8", ("simd128",), _SIXES, "defined(__wasm_simd128__)"),
+        Kernel(
+            "wasmrelaxed",
+            "i6_m16k16",
+            "int8",
+            ("simd128", "relaxed"),
+            _SIXES,
+            "defined(__wasm_relaxed_simd__)",
+        ),
         Kernel(
             "wasm128",
             "i4_m16k8",

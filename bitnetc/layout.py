@@ -9,7 +9,8 @@ every trit.
 Left of the arrow the two indices are split into digits, most significant first:
 column k = 128*kb + 32*kq + kl. A digit without a size is as long as the matrix needs. Right of
 the arrow is the order in memory, slowest first; the digit after the bar selects one of the codes
-that share a byte, highest first.
+that share a byte, highest first. Where codes share several bytes, a star says at which place in
+that order these follow each other, behind the digits without a size.
 """
 
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ class Code:
         216 + high        where low = 8
 
     so that high and low are five bits and three, but for one range at the end.
+
+    Four codes of six bits share three `parts`, each a byte: the first three codes are the lower six
+    bits of one each, and the fourth is two bits above each of them, its lowest in the first byte.
     """
 
     trits: int
@@ -41,11 +45,12 @@ class Code:
     base: int = 3
     offset: int = 1
     step: int = 1
+    parts: int = 1  # bytes that the lanes share
 
     @property
     def bits(self) -> int:
         """Bits of one code; 0 where it has none of its own."""
-        return 0 if self.folded else 8 // self.lanes
+        return 0 if self.folded else 8 * self.parts // self.lanes
 
     @property
     def folded(self) -> bool:
@@ -95,7 +100,9 @@ class Code:
         return (digits * np.uint8(self.step) - np.uint8(self.offset)).view(np.int8)
 
     def join(self, codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Codes [..., lanes] -> bytes [...]."""
+        """Codes [..., lanes] -> bytes [...], or [..., parts] where they are several."""
+        if self.parts > 1:
+            return codes[..., :-1] | codes[..., -1:] >> _PAIRS << np.uint8(6)
         number = np.zeros(codes.shape[:-1], np.uint8)
         if not self.folded:
             for lane, shift in enumerate(self.shifts):
@@ -107,6 +114,9 @@ class Code:
 
     def split(self, stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The inverse of join."""
+        if self.parts > 1:
+            last = np.bitwise_or.reduce(stored >> np.uint8(6) << _PAIRS, axis=-1, keepdims=True)
+            return np.concatenate([stored & np.uint8(63), last], axis=-1)
         if not self.folded:
             return stored[..., None] >> self.shifts & np.uint8(2**self.bits - 1)
         return _UNFOLD[stored][..., None] // np.array(self.weights, np.uint8) % np.uint8(3)
@@ -118,12 +128,14 @@ _FOLD = np.array(
 )
 _UNFOLD = np.zeros(256, np.uint8)
 _UNFOLD[_FOLD] = np.arange(243)
+_PAIRS = np.array([0, 2, 4], np.uint8)  # where the bits above each of three bytes belong
 
 SIGN = Code(trits=1, lanes=8, base=2, step=2)
 TRIT = Code(trits=1, lanes=4)
 PAIR = Code(trits=2, lanes=2)
 FIFTH = Code(trits=1, lanes=5)
 NIBBLE = Code(trits=1, lanes=2, base=16, offset=8)
+SIXES = Code(trits=1, lanes=4, base=64, offset=32, parts=3)
 BYTE = Code(trits=1, lanes=1, base=256, offset=128)
 
 
@@ -159,8 +171,12 @@ class Layout:
     @cached_property
     def order(self) -> list[Digit]:
         """Memory order, slowest first; the last digit is the one inside the byte."""
-        names = self.rule.split("->")[1].replace("|", " ").split()
-        return [self.digits[name] for name in names]
+        return [self.digits[word] for word in self._words if word != "*"]
+
+    @property
+    def part_bytes(self) -> int:
+        """From one byte that some codes share to the next."""
+        return int(np.prod([d.size or 1 for d in self.order[self._star : -1]]))
 
     @property
     def rows(self) -> int:
@@ -175,7 +191,7 @@ class Layout:
     def packed_bytes(self, rows: int, cols: int) -> int:
         """Packed size of a matrix of whole blocks."""
         self._shape(rows, cols)
-        return rows * cols // (self.code.trits * self.code.lanes)
+        return rows * cols // (self.code.trits * self.code.lanes) * self.code.parts
 
     def pad(self, rows: int, cols: int) -> tuple[int, int]:
         """The smallest whole-block shape that holds rows x cols."""
@@ -185,14 +201,28 @@ class Layout:
         """int8 trits [rows, cols], whole blocks -> bytes in memory order."""
         shape = self._shape(*trits.shape)
         codes = self.code.encode(trits).reshape(shape)
-        return self.code.join(codes.transpose(self._axes)).tobytes()
+        return self.join(codes.transpose(self._axes).reshape(-1, self.code.lanes))
 
     def unpack(self, data: bytes, rows: int, cols: int) -> NDArray[np.int8]:
         """The inverse of pack."""
         shape = self._shape(rows, cols)
-        stored = np.frombuffer(data, np.uint8).reshape([shape[a] for a in self._axes[:-1]])
-        codes = self.code.split(stored)
+        codes = self.split(data).reshape([shape[a] for a in self._axes])
         return self.code.decode(codes.transpose(np.argsort(self._axes)).reshape(rows, -1))
+
+    def join(self, codes: NDArray[np.uint8]) -> bytes:
+        """Codes [n, lanes] in memory order -> bytes."""
+        stored = self.code.join(codes)
+        if self.code.parts > 1:
+            stored = stored.reshape(-1, self.part_bytes, self.code.parts).swapaxes(1, 2)
+        return stored.tobytes()
+
+    def split(self, data: bytes) -> NDArray[np.uint8]:
+        """The inverse of join."""
+        stored = np.frombuffer(data, np.uint8)
+        if self.code.parts > 1:
+            pieces = stored.reshape(-1, self.code.parts, self.part_bytes)
+            stored = pieces.swapaxes(1, 2).reshape(-1, self.code.parts)
+        return self.code.split(stored)
 
     def _extent(self, axis: str) -> int:
         sizes = [d.size for d in self.digits.values() if d.axis == axis and d.size]
@@ -208,6 +238,15 @@ class Layout:
             )
         blocks = {"m": rows // self.rows, "k": cols // self.cols}
         return [d.size or blocks[d.axis] for d in self.digits.values()]
+
+    @property
+    def _words(self) -> list[str]:
+        return self.rule.split("->")[1].replace("|", " ").split()
+
+    @property
+    def _star(self) -> int:
+        """How many digits stand before the star; all but the last where there is none."""
+        return self._words.index("*") if "*" in self._words else len(self._words) - 1
 
     @property
     def _axes(self) -> list[int]:
@@ -226,12 +265,13 @@ class Layout:
         return [(name, text) for name, text in out if name != text]
 
     def c_byte(self) -> str:
-        """The byte's index, by Horner's rule over the memory order."""
+        """The byte's index, by Horner's rule over the memory order; of several, the first's."""
         first, *rest = self.order[:-1]
         text = first.name
-        for i, d in enumerate(rest):
+        for i, d in enumerate(rest, 1):
             size = d.size or f"(cols / {self.cols})"
-            text = f"{text if i == 0 else f'({text})'} * {size} + {d.name}"
+            before = f"{self.code.parts} * " if i == self._star else ""
+            text = f"{text if i == 1 else f'({text})'} * {before}{size} + {d.name}"
         return text
 
     def picture(self) -> list[str]:
@@ -242,16 +282,25 @@ class Layout:
         lines = []
         for byte in sorted({0, 1, len(zero) - 1}):
             cells = []
-            for lane in range(self.code.lanes):
-                codes = self.code.split(np.frombuffer(zero[byte : byte + 1], np.uint8))
-                codes[0, lane] ^= 1
-                touched = zero[:byte] + self.code.join(codes).tobytes() + zero[byte + 1 :]
+            for other in self._touched(zero[byte]):
+                touched = zero[:byte] + bytes([other]) + zero[byte + 1 :]
                 changed = self.unpack(touched, self.rows, self.cols)
                 m, k = (int(i[0]) for i in np.nonzero(changed != before))
                 cells.append(f"({m}, {k - k % self.code.trits})")
             width = 11 if self.code.lanes < 8 else 10
             lines.append(f"byte {byte:3}:" + "".join(f"{c:>{width}}" for c in cells))
         return lines
+
+    def _touched(self, byte: int) -> list[int]:
+        """The byte with one of its codes changed, each in turn."""
+        if self.code.parts > 1:
+            return [byte ^ 1 << 6, byte ^ 1]
+        found = []
+        for lane in range(self.code.lanes):
+            codes = self.code.split(np.array([byte], np.uint8))
+            codes[0, lane] ^= 1
+            found.append(int(self.code.join(codes)[0]))
+        return found
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -289,8 +338,10 @@ LAYOUTS: dict[str, Layout] = {
         Layout("b1_k128", "m, kb kq:8 kl:16 -> m kb kl | kq", SIGN),
         Layout("b1_m4k128", "mo mi:4, kb kq:8 kl:16 -> mo kb mi kl | kq", SIGN),
         Layout("b1_m32k64", "mo mh:2 mi:16, kb kc:2 kq:8 kl:4 -> mo kb kc mh mi kl | kq", SIGN),
-        # Integers of 4 and 8 bits: four neighbouring columns of a row are a lane of a dot product.
+        # Integers: four neighbouring columns of a row are a lane of a dot product.
         Layout("i4_m16k8", "mo mi:16, kb kq:2 kl:4 -> mo kb mi kl | kq", NIBBLE),
+        # Three registers hold the codes of four; that of the fourth takes two shifts and two masks.
+        Layout("i6_m16k16", "mo mi:16, kb kq:4 kl:4 -> mo kb * mi kl | kq", SIXES),
         Layout("i8_m16k4", "mo mi:16, kb kq:1 kl:4 -> mo kb mi kl | kq", BYTE),
     )
 }

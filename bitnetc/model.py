@@ -51,7 +51,7 @@ class Ternary:
 class Integers:
     """A matrix of small integers that reads int8 codes: weight [m, k] = integers[m, k] * scale[m].
 
-    bits:  2, 4 or 8: -2^(bits - 1) <= integer < 2^(bits - 1)
+    bits:  2, 4, 6 or 8: -2^(bits - 1) <= integer < 2^(bits - 1)
     scale: float32, shape [1] (per matrix) or [rows]; a multiplier
     load:  int8 [rows, cols]
     """

@@ -444,6 +444,31 @@ static inline int bnc_i4_m16k8_at(const uint8_t *w, int cols, int m, int k)
     return (w[byte] >> shift & 15) - 8;
 }
 
+/* i6_m16k16: blocks of 16 x 16 integers.
+ *
+ *     mo mi:16, kb kq:4 kl:4 -> mo kb * mi kl | kq
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:    (0, 12)     (0, 0)
+ *     byte   1:    (0, 13)     (0, 1)
+ *     byte 191:   (15, 15)   (15, 11)
+ */
+enum { BNC_I6_M16K16_ROWS = 16, BNC_I6_M16K16_COLS = 16 };
+
+static inline int bnc_i6_m16k16_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 16;
+    const int mi = m % 16;
+    const int kb = k / 16;
+    const int kq = k / 4 % 4;
+    const int kl = k % 4;
+    const int byte = ((mo * (cols / 16) + kb) * 3 * 16 + mi) * 4 + kl;
+    const uint8_t *at = w + byte;
+    const int last = at[0] >> 6 | at[64] >> 6 << 2 | at[128] >> 6 << 4;
+    return (kq < 3 ? at[64 * kq] & 63 : last) - 32;
+}
+
 /* i8_m16k4: blocks of 16 x 4 integers.
  *
  *     mo mi:16, kb kq:1 kl:4 -> mo kb mi kl | kq

@@ -155,6 +155,7 @@ VARIANTS_MIXED: Mapping[str, dict[str, Any]] = {
         "integers": {
             "model.layers.0.mlp.gate_proj": 4,
             "model.layers.0.self_attn.k_proj": 8,
+            "model.layers.0.self_attn.o_proj": 6,
             "model.layers.1.self_attn": 2,
             "mlp.down_proj": 8,
             "model.layers.2.mlp": 16,
@@ -168,7 +169,12 @@ VARIANTS_MIXED: Mapping[str, dict[str, Any]] = {
         "kv_heads": 5,
         "per_row": True,
         "biases": True,
-        "integers": {"self_attn.q_proj": 8, "model.layers.*.mlp": 4, "1.self_attn.o_proj": 2},
+        "integers": {
+            "self_attn.q_proj": 8,
+            "model.layers.*.mlp": 4,
+            "0.self_attn.o_proj": 6,
+            "1.self_attn.o_proj": 2,
+        },
     },
     "mixed-static": {"static": True, "integers": {"model.layers.*.self_attn": 4, "mlp.up_proj": 8}},
 }

@@ -24,6 +24,8 @@ PLACES = [
     ("int8", "armv8.2-dotprod", "cortex-a76"),
     ("int8", "x86_64-avx2", "Haswell"),
     ("int8", "native", "host"),
+    ("int6", "x86_64-avx2", "Haswell"),
+    ("int6", "native", "host"),
     ("int4", "scalar", "host"),
     ("int4", "armv8.2-dotprod", "cortex-a76"),
     ("int4", "x86_64-avx2", "Haswell"),
@@ -41,14 +43,16 @@ def test_bits(
     tiny: Callable[[str], Path],
     tmp_path: Path,
     unavailable: Unavailable,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     start(target, Path("program"), cpu, unavailable)
+    monkeypatch.setenv("CFLAGS", "-O1")  # tests/kernels has them optimised
     model = with_integer_head(
         load(tiny("2b4t-untied" if head == "int4" else "2b4t-odd-sizes")), head
     )
     decided, artifact = compile_model(model, Options(target=target, name="model"), tmp_path / "out")
     assert decided.head is not None
-    assert decided.head.kernel.layout.code.integers == {"int8": 8}.get(head, 4)
+    assert decided.head.kernel.layout.code.integers == {"int8": 8, "int6": 6}.get(head, 4)
     for outcome in verify(model, decided, program_of(artifact.folder, decided.target.name), cpu):
         assert outcome.equal, f"{outcome.case.title}: {outcome.detail}"
 

@@ -46,14 +46,21 @@ struct check {
     bnc_decode *decode;
     bnc_matmul *kernel;
     int rows, cols; /* of one block */
-    int trits_per_byte;
+    int packed;     /* bytes of one block */
     const struct bytes *bytes;
     int lut;       /* reads look-up tables */
     int low, high; /* the values of the first code and of the last one */
     int max_cols;
+    int edges;               /* how many column counts there are that sums may be widened after */
     bnc_matmul_rows *chosen; /* of kernels that compute chosen rows */
     int sparse;              /* does not read columns of zero activations */
 };
+
+/* Bytes of a matrix of whole blocks. */
+static size_t packed_bytes(const struct check *c, int rows, int cols)
+{
+    return (size_t)(rows / c->rows) * (size_t)(cols / c->cols) * (size_t)c->packed;
+}
 
 enum plant { NOTHING, TRIT, OVERREAD, OVERWRITE };
 
@@ -257,7 +264,7 @@ static int check_chosen(const struct check *c, const uint8_t *w, const struct bn
 static void check_case(const struct check *c, uint8_t *w, int rows, int cols, int n, enum fill fill,
                        uint64_t seed, enum plant plant)
 {
-    const size_t bytes = (size_t)rows * (size_t)cols / (size_t)c->trits_per_byte;
+    const size_t bytes = packed_bytes(c, rows, cols);
     const size_t count = (size_t)rows * (size_t)n;
     snprintf(now, sizeof now, "%s %d x %d, %d tokens, %s, seed %llu", c->name, rows, cols, n,
              fill_names[fill], (unsigned long long)seed);
@@ -310,7 +317,7 @@ static void check_shapes(const struct check *c, uint64_t seed, enum plant plant)
     int cols[4 + 3 * 7], count = 0;
     for (int i = 0; i < 4; i++)
         cols[count++] = c->cols * (i < 3 ? i + 1 : 5);
-    for (int e = 0; e < 7; e++)
+    for (int e = 0; e < c->edges; e++)
         for (int d = -1; d <= 1; d++)
             if ((edges[e] / c->cols + d) * c->cols > 5 * c->cols && (e < 5 || d == 0))
                 cols[count++] = (edges[e] / c->cols + d) * c->cols;
@@ -321,7 +328,7 @@ static void check_shapes(const struct check *c, uint64_t seed, enum plant plant)
             const long long size = (long long)rows * cols[i];
             if (blocks > 1 && size > 20000)
                 continue; /* emulators are slow */
-            const size_t bytes = (size_t)size / (size_t)c->trits_per_byte;
+            const size_t bytes = packed_bytes(c, rows, cols[i]);
             uint8_t *w = ending_at_guard(&w_memory, bytes);
             values = realloc(values, (size_t)size);
             if (!values)
@@ -339,10 +346,10 @@ static void check_shapes(const struct check *c, uint64_t seed, enum plant plant)
 /* The widest matrix allowed, all products as large as they get and of one sign. */
 static void check_limit(const struct check *c)
 {
-    const int room = CHECK_BYTES / (c->rows / c->trits_per_byte + 4); /* weights, activations */
+    const int room = CHECK_BYTES / (c->packed / c->cols + 4); /* weights, activations */
     const int most = c->max_cols < room ? c->max_cols : room;
     const int cols = most / c->cols * c->cols;
-    const size_t bytes = (size_t)c->rows * (size_t)cols / (size_t)c->trits_per_byte;
+    const size_t bytes = packed_bytes(c, c->rows, cols);
     uint8_t *w = ending_at_guard(&w_memory, bytes);
     int32_t *acc = malloc(sizeof *acc * 2 * (size_t)c->rows);
     if (!acc)

@@ -64,6 +64,17 @@ def kernels_of(target: Target) -> list[Kernel]:
 def bytes_of(layout: Layout) -> dict[str, Any]:
     """The bytes that check_kernels.h fills weights with."""
     code = layout.code
+    if code.parts > 1:  # a byte's place says what it holds: all codes the least, or the largest
+        every_byte = list(range(256))
+        return {
+            "valid": every_byte,
+            "changed": [byte ^ (1 << byte % 8) for byte in every_byte],
+            "hot": [0, 63, 255, *(32 ^ 1 << bit for bit in range(8))],
+            "low": 0,
+            "zero": 32,
+            "high": 255,
+            "mixed": [0, 255],
+        }
     last = code.base**code.trits - 1
     zero = int(code.encode(np.zeros((1, code.trits), np.int8))[0, 0])
 

@@ -14,7 +14,7 @@ layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=list(LAYOUTS))
 
 @layouts
 def test_the_name_states_the_block(layout: Layout) -> None:
-    found = re.fullmatch(r"(?:b1|i[248]|t5|tl1)_(?:m(\d+))?k(\d+)", layout.name)
+    found = re.fullmatch(r"(?:b1|i[2468]|t5|tl1)_(?:m(\d+))?k(\d+)", layout.name)
     assert found
     assert (layout.rows, layout.cols) == (int(found[1] or 1), int(found[2]))
     assert LAYOUTS[layout.name] is layout
@@ -40,13 +40,13 @@ def test_pad_is_the_smallest_whole_shape(layout: Layout) -> None:
 def test_every_byte_is_made_of_valid_codes(layout: Layout) -> None:
     rng = np.random.default_rng(1)
     trits = rng.integers(-1, 2, (2 * layout.rows, 3 * layout.cols)).astype(np.int8)
-    packed = np.frombuffer(layout.pack(trits), np.uint8)
-    codes = layout.code.split(packed)
-    assert codes.shape == (len(packed), layout.code.lanes)
+    packed = layout.pack(trits)
+    codes = layout.split(packed)
+    assert codes.shape == (len(packed) // layout.code.parts, layout.code.lanes)
     assert codes.max() < layout.code.base**layout.code.trits
-    assert (layout.code.join(codes) == packed).all()
+    assert layout.join(codes) == packed
     if layout.code.lanes == 5:
-        assert packed.max() < 3**5
+        assert max(packed) < 3**5
 
 
 @layouts
@@ -89,6 +89,16 @@ def test_t5_byte_by_byte() -> None:
     assert packed[16] == 8 * (18 + 0 + 1) + 3 * 2 + 1
     assert packed[33] == 216 + 9 + 3 + 0
     assert set(packed[:16]) == {8 * 13 + 4}
+
+
+def test_i6_byte_by_byte() -> None:
+    """One case by hand: columns 0, 4 and 8 of a row have a byte each, and column 12 two bits of all
+    three, which are 64 bytes apart."""
+    values = np.full((16, 16), -32, np.int8)
+    values[1, [0, 4, 8, 12]] = [-31, 0, 31, 0b10_01_11 - 32]
+    packed = LAYOUTS["i6_m16k16"].pack(values)
+    assert [packed[4], packed[68], packed[132]] == [0b11 << 6 | 1, 0b01 << 6 | 32, 0b10 << 6 | 63]
+    assert sum(byte != 0 for byte in packed) == 3
 
 
 def test_i2_k64_byte_by_byte() -> None:

@@ -47,8 +47,8 @@ def test_every_variant(
     tiny: Callable[[str], Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # A third less time to build; the other tests compile as a user does, with -O3.
-    monkeypatch.setenv("CFLAGS", "-O1")
+    # Half the time to build, and zig stops at undefined behaviour; other tests compile as users do.
+    monkeypatch.setenv("CFLAGS", "-O0")
     model, plan, folder = built(tiny(variant), "native")
     for outcome in verify(model, plan, folder / "bin" / "model"):
         assert outcome.equal, f"{outcome.case.title}: {outcome.detail}"
@@ -57,7 +57,7 @@ def test_every_variant(
 def test_units_of_zeros_are_left_out(
     tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CFLAGS", "-O1")
+    monkeypatch.setenv("CFLAGS", "-O0")
     model = planted(load(tiny("2b4t")))
     decided, artifact = compile_model(model, Options(werror=True), tmp_path / "out")
     assert decided.shape.ffn_dim < model.shape.ffn_dim
@@ -70,12 +70,7 @@ def test_units_of_zeros_are_left_out(
 @pytest.mark.parametrize(
     ("variant", "target", "cpu"),
     [("2b4t-odd-sizes", *place) for place in PLACES]
-    + [
-        (variant, target, cpu)
-        for variant in ("example", "llama3-per-row")
-        for target, cpu in PLACES
-        if cpu == load_target(target).checks[0]
-    ],
+    + [("example", *place) for place in PLACES if place[1] == load_target(place[0]).checks[0]],
 )
 def test_every_target(
     variant: str,
@@ -84,14 +79,9 @@ def test_every_target(
     built: Callable[..., Built],
     tiny: Callable[[str], Path],
     unavailable: Unavailable,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     start(target, Path("program"), cpu, unavailable)
-    if variant == "example":
-        model, plan, folder = built(EXAMPLE, target)
-    else:
-        monkeypatch.setenv("CFLAGS", "-O1")
-        model, plan, folder = built(tiny(variant), target)
+    model, plan, folder = built(EXAMPLE if variant == "example" else tiny(variant), target)
     long = 24 if variant == "example" else 96
     for outcome in verify(model, plan, program_of(folder, target), cpu, long=long):
         assert outcome.equal, f"{outcome.case.title}: {outcome.detail}"
@@ -103,6 +93,10 @@ def test_every_target(
     ("variant", "target", "cpu"),
     [
         ("bonsai", "armv7-neon", "cortex-a8"),
+        ("llama3-per-row", "armv6", "arm1176"),
+        ("llama3-per-row", "armv8-neon", "cortex-a53"),
+        ("llama3-per-row", "riscv64-rvv", "rv64,v=true,vext_spec=v1.0,vlen=256"),
+        ("llama3-per-row", "wasm32-simd128", "wasmtime"),
         ("embedding-gemma3", "armv8-neon", "cortex-a53"),
         ("bonsai", "wasm32-simd128", "wasmtime"),
         ("embedding-gemma3", "x86_64-sse4.1", "Penryn"),

@@ -18,33 +18,45 @@
 
 _Static_assert(BNC_I2_M256K4_ROWS == 256 && BNC_I2_M256K4_COLS == 4, "unrolled by hand");
 
+/* As of VNNI; 192 columns at a time, since a tile of activations goes through the first cache, too.
+ */
 BNC_KERNEL void bnc_matmul_i2_m256k4_amx(int32_t *restrict acc, const uint8_t *restrict w,
                                          const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = 256, ROWS = BNC_I2_M256K4_ROWS }; /* 64 KB of codes, in the second level */
+    enum { CHUNK = 192, SLICE = BNC_I2_M256K4_SLICE, MANY = BNC_I2_M256K4_MANY };
     const int whole = cols / 64 * 64;
+    const uint8_t *next = w + (ptrdiff_t)rows * cols / 4; /* what the next call reads, in general */
     int shaped = 0;
     if (n == 1) {
         bnc_matmul_i2_m256k4_avx512vnni(acc, w, x, rows, cols, n);
         return;
     }
-    for (int i = 0; i < n; i++)
-        for (int m = 0; m < rows; m += 16)
-            _mm512_storeu_si512(acc + i * rows + m, _mm512_set1_epi32(-x->sum[i]));
-    for (int m = 0; m < rows; m += ROWS, w += 64 * (ptrdiff_t)cols)
-        for (int first = 0; first < whole; first += CHUNK) {
-            __m512i codes[ROWS * CHUNK / 64];
-            const int count = whole - first < CHUNK ? whole - first : CHUNK;
-            bnc_unpack_i2_m256k4(codes, w + 64 * (ptrdiff_t)first, count);
-            for (int g = 0; g < ROWS / 16; g += 2)
-                bnc_tokens_amx(acc + m + 16 * g, rows, (const uint8_t *)(codes + g * (count / 4)),
-                               16 * (ptrdiff_t)count, x, first, count, n, &shaped,
-                               w + 64 * (ptrdiff_t)(first + CHUNK) + 4 * g * count, 8 * count);
+    for (int m = 0; m < rows; m += SLICE)
+        for (int i = 0; i < n; i += MANY) {
+            __m512i codes[4][CHUNK / 4]; /* [sixteen rows][four columns] */
+            _Alignas(64) int32_t sums[SLICE * MANY];
+            const struct bnc_acts q = bnc_acts_from(x, i);
+            const int tokens = n - i < MANY ? n - i : MANY;
+            const int s = m % BNC_I2_M256K4_ROWS / SLICE;
+            const uint8_t *block = w + (ptrdiff_t)(m - s * SLICE) * cols / 4;
+            for (int j = 0; j < tokens; j++)
+                for (int r = 0; r < SLICE; r += 16)
+                    _mm512_store_si512(sums + j * SLICE + r, _mm512_set1_epi32(-x->sum[i + j]));
+            for (int first = 0; first < whole; first += CHUNK) {
+                const int count = whole - first < CHUNK ? whole - first : CHUNK;
+                bnc_unpack_i2_m256k4(codes[0], CHUNK / 2, CHUNK / 4, 1,
+                                     block + 64 * (ptrdiff_t)first, count, s);
+                for (int h = 0; h < 2; h++)
+                    bnc_tokens_amx(sums + 32 * h, SLICE, (const uint8_t *)codes[2 * h], 16 * CHUNK,
+                                   &q, first, count, tokens, &shaped,
+                                   next + 64 * (ptrdiff_t)first + (2 * s + h) * 8 * count,
+                                   8 * count);
+            }
+            bnc_move_i2_m256k4(acc + i * rows + m, rows, sums, SLICE, tokens);
         }
     __asm__ volatile("tilerelease");
     if (whole < cols)
-        bnc_add_i2_m256k4_avx512vnni(acc, w - 64 * (ptrdiff_t)cols * (rows / ROWS), x, rows, cols,
-                                     n, whole);
+        bnc_add_i2_m256k4_avx512vnni(acc, w, x, rows, cols, n, whole);
 }
 
 #endif

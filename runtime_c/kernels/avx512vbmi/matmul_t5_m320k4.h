@@ -76,6 +76,21 @@ BNC_INLINE void bnc_unpack_t5_m320k4(__m512i *to, const uint8_t *w, int cols,
     }
 }
 
+/* acc of 16 rows and `tokens` tokens, constant once inlined, += codes * q over `cols` columns. */
+BNC_INLINE void bnc_tile_t5_m320k4_avx512vbmi(int32_t *acc, int rows, const __m512i *codes,
+                                              const int8_t *q, int stride, int tokens, int cols)
+{
+    __m512i sum[16];
+    for (int i = 0; i < tokens; i++)
+        sum[i] = _mm512_loadu_si512(acc + i * rows);
+    for (int k = 0; k < cols; k += 4, codes++)
+        for (int i = 0; i < tokens; i++)
+            sum[i] = _mm512_dpbusd_epi32(sum[i], *codes,
+                                         bnc_four_avx512vnni(q + i * (ptrdiff_t)stride + k));
+    for (int i = 0; i < tokens; i++)
+        _mm512_storeu_si512(acc + i * rows, sum[i]);
+}
+
 /* acc += codes * q of columns `from` .. cols - 1 and several tokens. 320 rows of 64 columns are
  * unpacked to bytes once (20 KB, stays in L1). */
 BNC_INLINE void bnc_add_t5_m320k4_avx512vbmi(int32_t *restrict acc, const uint8_t *restrict w,
@@ -95,15 +110,15 @@ BNC_INLINE void bnc_add_t5_m320k4_avx512vbmi(int32_t *restrict acc, const uint8_
                 int32_t *to = acc + m + 16 * g;
                 int i = 0;
                 for (; i + TOKENS <= n; i += TOKENS)
-                    bnc_tile_i2_m256k4_avx512vnni(to + i * rows, rows, group,
+                    bnc_tile_t5_m320k4_avx512vbmi(to + i * rows, rows, group,
                                                   q + i * (ptrdiff_t)x->stride, x->stride, TOKENS,
                                                   count);
                 for (; i + 4 <= n; i += 4)
-                    bnc_tile_i2_m256k4_avx512vnni(to + i * rows, rows, group,
+                    bnc_tile_t5_m320k4_avx512vbmi(to + i * rows, rows, group,
                                                   q + i * (ptrdiff_t)x->stride, x->stride, 4,
                                                   count);
                 for (; i < n; i++)
-                    bnc_tile_i2_m256k4_avx512vnni(to + i * rows, rows, group,
+                    bnc_tile_t5_m320k4_avx512vbmi(to + i * rows, rows, group,
                                                   q + i * (ptrdiff_t)x->stride, x->stride, 1,
                                                   count);
             }

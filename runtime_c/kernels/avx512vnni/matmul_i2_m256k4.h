@@ -104,69 +104,69 @@ BNC_INLINE void bnc_matvec_i2_m256k4_avx512vnni(int32_t *restrict acc, const uin
                                  _mm512_set1_epi32(sum_q)));
 }
 
-/* The codes of `cols` columns, a multiple of four, as [16 rows][cols / 4] registers. */
-BNC_INLINE void bnc_unpack_i2_m256k4(__m512i *to, const uint8_t *w, int cols)
+/* Several tokens: 64 rows of 256 columns are unpacked at a time, 16 KB, and the sums of 64 rows and
+ * 64 tokens, 16 KB, stay in the first cache beside them while all columns go by. */
+enum { BNC_I2_M256K4_COLUMNS = 256, BNC_I2_M256K4_SLICE = 64, BNC_I2_M256K4_MANY = 64 };
+
+/* The codes of rows 64 s .. 64 s + 63 and `cols` columns, a multiple of four. Four columns of rows
+ * 16 r .. are to[r / 2 * pair + r % 2 * half + k * step]. */
+BNC_INLINE void bnc_unpack_i2_m256k4(__m512i *to, ptrdiff_t pair, ptrdiff_t half, int step,
+                                     const uint8_t *w, int cols, int s)
 {
-    const __m512i low2 = _mm512_set1_epi8(3);
-    const int step = cols / 4;
-    for (int k = 0; k < step; k++, w += 256) {
+    const __m512i low2 = _mm512_set1_epi8(3), shift = _mm512_set1_epi16((short)(6 - 2 * s));
+    for (int k = 0; k < cols / 4; k++, w += 256, to += step) {
         __m512i codes[4];
         bnc_interleave_i2_m256k4(codes, _mm512_loadu_si512(w), _mm512_loadu_si512(w + 64),
                                  _mm512_loadu_si512(w + 128), _mm512_loadu_si512(w + 192));
-        for (int r = 0; r < 4; r++) {
-            to[r * step + k] = _mm512_and_si512(_mm512_srli_epi16(codes[r], 6), low2);
-            to[(4 + r) * step + k] = _mm512_and_si512(_mm512_srli_epi16(codes[r], 4), low2);
-            to[(8 + r) * step + k] = _mm512_and_si512(_mm512_srli_epi16(codes[r], 2), low2);
-            to[(12 + r) * step + k] = _mm512_and_si512(codes[r], low2);
-        }
+        for (int r = 0; r < 4; r++)
+            to[r / 2 * pair + r % 2 * half] =
+                _mm512_and_si512(_mm512_srlv_epi16(codes[r], shift), low2);
     }
 }
 
-/* acc of 16 rows and `tokens` tokens, constant once inlined, += codes * q over `cols` columns. */
-BNC_INLINE void bnc_tile_i2_m256k4_avx512vnni(int32_t *acc, int rows, const __m512i *codes,
-                                              const int8_t *q, int stride, int tokens, int cols)
+/* Moves sums of 64 rows and n tokens, whose distances are `to_rows` and `from_rows`. */
+BNC_INLINE void bnc_move_i2_m256k4(int32_t *to, int to_rows, const int32_t *from, int from_rows,
+                                   int n)
 {
-    __m512i sum[16];
-    for (int i = 0; i < tokens; i++)
-        sum[i] = _mm512_loadu_si512(acc + i * rows);
-    for (int k = 0; k < cols; k += 4, codes++)
-        for (int i = 0; i < tokens; i++)
-            sum[i] = _mm512_dpbusd_epi32(sum[i], *codes,
-                                         bnc_four_avx512vnni(q + i * (ptrdiff_t)stride + k));
-    for (int i = 0; i < tokens; i++)
-        _mm512_storeu_si512(acc + i * rows, sum[i]);
+    for (int i = 0; i < n; i++)
+        for (int m = 0; m < BNC_I2_M256K4_SLICE; m += 16)
+            _mm512_storeu_si512(to + i * to_rows + m, _mm512_loadu_si512(from + i * from_rows + m));
 }
 
-/* acc += codes * q of columns `from` .. cols - 1 and several tokens. 256 rows of 64 columns are
- * unpacked to bytes once (16 KB, stays in L1). */
+/* A token and those behind it, as many as are summed at a time. */
+BNC_INLINE struct bnc_acts bnc_acts_from(const struct bnc_acts *x, int i)
+{
+    struct bnc_acts rest = *x;
+    rest.q += i * (ptrdiff_t)x->stride;
+    return rest;
+}
+
+/* acc += codes * q of columns `from` .. cols - 1 and several tokens. */
 BNC_INLINE void bnc_add_i2_m256k4_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
                                              const struct bnc_acts *x, int rows, int cols, int n,
                                              int from)
 {
-    enum { CHUNK = 64, TOKENS = 16, ROWS = BNC_I2_M256K4_ROWS };
-    for (int m = 0; m < rows; m += ROWS, w += 64 * (ptrdiff_t)cols)
-        for (int first = from; first < cols; first += CHUNK) {
-            __m512i codes[ROWS * CHUNK / 64];
-            const int count = cols - first < CHUNK ? cols - first : CHUNK;
-            bnc_unpack_i2_m256k4(codes, w + 64 * (ptrdiff_t)first, count);
-            for (int g = 0; g < ROWS / 16; g++) {
-                const __m512i *group = codes + g * (count / 4);
-                const int8_t *q = x->q + first;
-                int32_t *to = acc + m + 16 * g;
-                int i = 0;
-                for (; i + TOKENS <= n; i += TOKENS)
-                    bnc_tile_i2_m256k4_avx512vnni(to + i * rows, rows, group,
-                                                  q + i * (ptrdiff_t)x->stride, x->stride, TOKENS,
-                                                  count);
-                for (; i + 4 <= n; i += 4)
-                    bnc_tile_i2_m256k4_avx512vnni(to + i * rows, rows, group,
-                                                  q + i * (ptrdiff_t)x->stride, x->stride, 4,
-                                                  count);
-                for (; i < n; i++)
-                    bnc_tile_i2_m256k4_avx512vnni(to + i * rows, rows, group,
-                                                  q + i * (ptrdiff_t)x->stride, x->stride, 1,
-                                                  count);
+    enum { CHUNK = BNC_I2_M256K4_COLUMNS, SLICE = BNC_I2_M256K4_SLICE, MANY = BNC_I2_M256K4_MANY };
+    const uint8_t *next = w + (ptrdiff_t)rows * cols / 4; /* what the next call reads, in general */
+    for (int m = 0; m < rows; m += SLICE)
+        for (int i = 0; i < n; i += MANY) {
+            __m512i codes[2][CHUNK / 4][2]; /* [half][four columns][sixteen rows] */
+            _Alignas(64) int32_t sums[SLICE * MANY];
+            const struct bnc_acts q = bnc_acts_from(x, i);
+            const int tokens = n - i < MANY ? n - i : MANY;
+            const int s = m % BNC_I2_M256K4_ROWS / SLICE;
+            const uint8_t *block = w + (ptrdiff_t)(m - s * SLICE) * cols / 4;
+            bnc_move_i2_m256k4(sums, SLICE, acc + i * rows + m, rows, tokens);
+            for (int first = from; first < cols; first += CHUNK) {
+                const int count = cols - first < CHUNK ? cols - first : CHUNK;
+                bnc_unpack_i2_m256k4(codes[0][0], CHUNK / 2, 1, 2, block + 64 * (ptrdiff_t)first,
+                                     count, s);
+                for (int h = 0; h < 2; h++)
+                    bnc_tokens_avx512vnni(
+                        sums + 32 * h, SLICE, codes[h], &q, first, count / 4, tokens,
+                        next + 64 * (ptrdiff_t)first + (2 * s + h) * 8 * count, 8 * count);
             }
+            bnc_move_i2_m256k4(acc + i * rows + m, rows, sums, SLICE, tokens);
         }
 }
 

@@ -4,12 +4,14 @@
 #if BNC_THREADS
 
 /* How long to spin before giving the core away: a barrier between two layers of a small model is
- * shorter than this, a scheduler's time slice much longer. */
-enum { SPINS_BEFORE_YIELD = 1 << 12, SPINS_BEFORE_SLEEP = 1 << 14 };
+ * shorter than MOST_PAUSES, a scheduler's time slice much longer. Where a worker waited longer than
+ * it had patience, there may be more workers than cores, of which one that is waited for has none:
+ * patience halves then, and grows slowly while it lasts. */
+enum { LEAST_PAUSES = 128, MOST_PAUSES = 1 << 12, SPINS_BEFORE_SLEEP = 1 << 14 };
 
-static void pause_briefly(unsigned spins)
+static void pause_briefly(unsigned spins, unsigned patience)
 {
-    if (spins >= SPINS_BEFORE_YIELD) {
+    if (spins >= patience) {
         bnc_thread_yield();
         return;
     }
@@ -32,19 +34,25 @@ BNC_STEP_API void bnc_sync(struct bnc_worker *worker)
         atomic_store_explicit(&pool->phase, phase + 1, memory_order_release);
         return;
     }
-    for (unsigned spins = 0; atomic_load_explicit(&pool->phase, memory_order_acquire) == phase;
-         spins++)
-        pause_briefly(spins);
+    const unsigned patience = pool->own[worker->index].patience;
+    unsigned spins = 0;
+    for (; atomic_load_explicit(&pool->phase, memory_order_acquire) == phase; spins++)
+        pause_briefly(spins, patience);
+    if (spins > patience)
+        pool->own[worker->index].patience =
+            patience / 2 > LEAST_PAUSES ? patience / 2 : LEAST_PAUSES;
+    else if (patience < MOST_PAUSES)
+        pool->own[worker->index].patience = patience + patience / 8;
 }
 
 /* Waits for a job newer than `seen`; returns its number. */
-static unsigned next_job(struct bnc_pool *pool, unsigned seen)
+static unsigned next_job(struct bnc_pool *pool, unsigned seen, unsigned patience)
 {
     for (unsigned spins = 0; spins < SPINS_BEFORE_SLEEP; spins++) {
         const unsigned now = atomic_load_explicit(&pool->generation, memory_order_acquire);
         if (now != seen)
             return now;
-        pause_briefly(spins);
+        pause_briefly(spins, patience);
     }
     bnc_mutex_lock(&pool->mutex);
     while (atomic_load_explicit(&pool->generation, memory_order_acquire) == seen)
@@ -58,7 +66,7 @@ static bnc_thread_result BNC_THREAD_CALL helper(void *arg)
     struct bnc_worker *worker = arg;
     struct bnc_pool *pool = worker->pool;
     for (unsigned seen = 0;;) {
-        seen = next_job(pool, seen);
+        seen = next_job(pool, seen, pool->own[worker->index].patience);
         if (pool->stop)
             return 0;
         pool->job(pool->arg, worker);
@@ -105,6 +113,8 @@ BNC_API int bnc_pool_start(struct bnc_pool *pool, int count)
     atomic_init(&pool->generation, 0);
     atomic_init(&pool->arrived, 0);
     atomic_init(&pool->phase, 0);
+    for (int i = 0; i < count; i++)
+        pool->own[i].patience = MOST_PAUSES;
     if (count == 1)
         return 0;
     if (bnc_mutex_init(&pool->mutex) != 0)

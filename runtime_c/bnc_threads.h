@@ -53,7 +53,14 @@ struct bnc_worker {
 
 typedef void bnc_job(void *arg, struct bnc_worker *worker);
 
-/* Lives in the caller's memory; about 5 KB. Counters that different threads write have a cache
+#if BNC_THREADS
+/* What a worker alone reads and writes, in a cache line of its own. */
+struct bnc_own {
+    _Alignas(BNC_CACHE_LINE) unsigned patience; /* pauses before it gives its core away */
+};
+#endif
+
+/* Lives in the caller's memory; about 7 KB. Counters that different threads write have a cache
  * line each. */
 struct bnc_pool {
     int count; /* workers, the caller included */
@@ -68,6 +75,7 @@ struct bnc_pool {
     _Alignas(BNC_CACHE_LINE) atomic_uint arrived;    /* workers at the present barrier */
     _Alignas(BNC_CACHE_LINE) atomic_uint phase;      /* counts barriers passed */
     int stop;
+    struct bnc_own own[BNC_MAX_THREADS];
 #endif
 };
 

@@ -175,6 +175,7 @@ KERNELS: dict[str, Kernel] = {
             slice=32,
         ),
         Kernel("neon32", "i2_m4k64", "int8", ("neon32",), _CODES, "defined(__ARM_NEON)"),
+        Kernel("neon32", "tl1_m64k4", "lut16", ("neon32",), 2**20, "defined(__ARM_NEON)"),
         Kernel("dsp", "i2_m4k64", "int8", ("dsp",), 2**20, "defined(__ARM_FEATURE_SIMD32)"),
         Kernel("mve", "i2_m4k64", "int8", ("mve",), 2**20, "defined(__ARM_FEATURE_MVE)"),
         Kernel("rvv", "i2_m128k16", "int8", ("rvv",), _CODES, "defined(__riscv_vector)"),

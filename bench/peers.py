@@ -2,6 +2,7 @@
 
     python bench/peers.py bench/peers.toml                      3 rounds, 1 and 2 threads
     python bench/peers.py peers.toml --rounds 5 --threads 2 --only 'avx2' --json runs.json
+    python bench/peers.py bench/peers.toml --depth 4000         decode behind 4,000 tokens
     python bench/peers.py --report runs.json                    the table of earlier runs
 
 The file names the engines (see bench/peers.toml). Every round runs each of them once, one after
@@ -10,7 +11,10 @@ alike; ratios are taken within a round, and medians over rounds are printed. Run
 those that the JSON file holds.
 
 A command prints what `--bench` of a compiled program prints, or what `llama-bench -o json` of
-llama.cpp and its forks prints. In it, {threads} is replaced.
+llama.cpp and its forks prints. In it, {threads} and {depth} are replaced: the tokens before those
+that are decoded, 0 unless --depth says otherwise. Engines that need other options for it have a
+command of their own, `deep`; those with neither take no part at a depth, and one that says that it
+measured at another ends the run.
 """
 
 import argparse
@@ -23,12 +27,12 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-KEYS = {"name", "command", "output", "against", "peer", "bytes", "first"}
+KEYS = {"name", "command", "deep", "output", "against", "peer", "bytes", "first"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Engine:
 
     name: str
     command: str = ""
+    deep: str = ""  # the command where tokens are decoded behind others
     output: str = "bitnetc"
     against: str = ""  # rows of one name are compared: the others with its best peer
     peer: bool = False
@@ -73,7 +78,7 @@ class Unreadable(Exception):
 
 
 def read_bitnetc(printed: str) -> Run:
-    """The four lines of --bench."""
+    """The lines of --bench; of several depths, the first."""
 
     def number(pattern: str) -> float:
         found = re.search(pattern, printed, re.MULTILINE)
@@ -85,6 +90,7 @@ def read_bitnetc(printed: str) -> Run:
         prefill=number(r"^prefill .*?: ([\d.]+) tokens/s"),
         decode=number(r"^decode .*?: ([\d.]+) tokens/s"),
         bytes=1e6 * number(r"^bytes\s+([\d.]+) MB a token"),
+        depth=int(number(r"^depth\s+(\d+) tokens")) if "\ndepth " in printed else 0,
     )
 
 
@@ -127,7 +133,7 @@ def engines_of(path: Path) -> list[Engine]:
         unknown = entry.keys() - KEYS
         if unknown or entry.get("output", "bitnetc") not in READERS:
             raise SystemExit(f"{path}: {entry.get('name')}: {', '.join(unknown) or 'output'}?")
-        for key in ("command", "first"):
+        for key in ("command", "deep", "first"):
             for name, value in paths.items():
                 entry[key] = entry.get(key, "").replace("{" + name + "}", value)
         found.append(Engine(**entry))
@@ -150,10 +156,26 @@ def measured(command: str, threads: int) -> tuple[str, int, float]:
     return printed, usage.ru_maxrss * 1024, time.monotonic() - started
 
 
-def sample(engine: Engine, threads: int, number: int) -> Sample:
+def at_depth(engines: Sequence[Engine], depth: int) -> list[Engine]:
+    """Those that can decode at this depth, as rows of their own."""
+    found = []
+    for engine in engines:
+        command = engine.deep or (engine.command if "{depth}" in engine.command else "")
+        command = (command if depth else engine.command).replace("{depth}", str(depth))
+        name, against = (
+            f"{text}, depth {depth}" if depth else text for text in (engine.name, engine.against)
+        )
+        if command:
+            found.append(replace(engine, name=name, against=against, command=command, deep=""))
+    return found
+
+
+def sample(engine: Engine, threads: int, number: int, depth: int) -> Sample:
     printed, rss, _ = measured(engine.command, threads)
     try:
         run = READERS[engine.output](printed)
+        if depth and run.depth != depth:
+            raise Unreadable(f"decoded behind {run.depth} tokens, not {depth}")
     except Unreadable as error:
         raise SystemExit(f"{engine.name}: {error}\n{printed}") from error
     first = measured(engine.first, threads)[2] if engine.first else 0.0
@@ -227,6 +249,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", default="1,2", help="numbers, with commas between")
     parser.add_argument("--only", default="", help="engines whose name has this pattern")
+    parser.add_argument("--depth", type=int, default=0, help="tokens before the decoded ones")
     parser.add_argument("--json", type=Path, help="runs are added to those of this file")
     parser.add_argument("--report", type=Path, help="print the table of this file; run nothing")
     given = parser.parse_args()
@@ -240,7 +263,8 @@ def main() -> None:
     if given.json and given.json.exists():
         earlier, samples = stored(given.json)
         known = {engine.name: engine for engine in earlier}
-    chosen = [e for e in engines_of(given.engines) if re.search(given.only, e.name)]
+    named = at_depth(engines_of(given.engines), given.depth)
+    chosen = [e for e in named if re.search(given.only, e.name)]
     if not chosen:
         parser.error(f"{given.engines} has no engine like {given.only!r}")
     known |= {engine.name: engine for engine in chosen}
@@ -249,7 +273,7 @@ def main() -> None:
         for threads in map(int, given.threads.split(",")):
             turn = number % len(chosen)  # no engine is always the first
             for engine in chosen[turn:] + chosen[:turn]:
-                samples.append(sample(engine, threads, number))
+                samples.append(sample(engine, threads, number, given.depth))
                 last = samples[-1]
                 print(
                     f"round {number}, {threads}T, {engine.name}: "

@@ -11,7 +11,7 @@
 
 #include "bnc_os.h"
 
-enum { FAILED = 1, USAGE = 2, WRONG_CPU = 3 };
+enum { FAILED = 1, USAGE = 2, WRONG_CPU = 3, MAX_DEPTHS = 8 };
 
 static const char usage[] =
     "usage: " BNC_MODEL_NAME " [options]\n"
@@ -59,7 +59,9 @@ static const char usage[] =
     "\n"
 #endif
     "  --info          what this program is, and the memory it takes\n"
-    "  --bench         measure prefill and decode\n"
+    "  --bench         measure prefill and decode: medians of three runs, of -n tokens (128)\n"
+    "  --depth D[,D]   for --bench: tokens before those that are decoded (as many as were read);\n"
+    "                  those that are missing are read first, however long that takes\n"
     "  --tokens        print the prompt's token ids; with --chat those of the conversation at "
     "each\n"
     "                  message, to standard error\n"
@@ -74,6 +76,7 @@ struct options {
     const char *cpu;            /* a variant of the forward pass; null: the best */
     int check_weights, huge_pages;
     int n, threads, context, top_k, batch, bos, quiet, chat; /* n: below 0 unless given */
+    int depths, depth[MAX_DEPTHS];                           /* of --bench; how many were given */
     float temperature, top_p;
     uint64_t seed;
     enum { GENERATE, INFO, BENCH, TOKENS, LOGITS, EMBED } mode;
@@ -105,6 +108,22 @@ static long whole(const char *option, const char *text, long low, long high)
     if (errno != 0 || value < low || value > high)
         die_numbers(USAGE, option, "expects a number from %ld to %ld", low, high);
     return value;
+}
+
+/* Whole numbers with commas between, `most` at most; returns how many. */
+static int numbers(const char *option, const char *text, int *found, int most)
+{
+    char one[16];
+    int count = 0;
+    for (const char *at = text, *end; at; at = *end ? end + 1 : 0) {
+        end = at + strcspn(at, ",");
+        if (count == most || (size_t)(end - at) >= sizeof one)
+            die_numbers(USAGE, option, "expects at most %ld numbers below 2^%ld", most, 30);
+        memcpy(one, at, (size_t)(end - at));
+        one[end - at] = '\0';
+        found[count++] = (int)whole(option, one, 0, 1 << 30);
+    }
+    return count;
 }
 
 static float real(const char *option, const char *text, float low, float high)
@@ -191,7 +210,7 @@ static struct options parse(int argc, char **argv)
         } else {
             static const char *const known[] = {
                 "-p",        "-f",      "-n",      "-t",     "-c",      "--system",
-                "--temp",    "--top-k", "--top-p", "--seed", "--batch",
+                "--temp",    "--top-k", "--top-p", "--seed", "--batch", "--depth",
 #ifdef BNC_MODEL_POOLING
                 "--pooling", "--as",
 #endif
@@ -232,6 +251,8 @@ static struct options parse(int argc, char **argv)
                 o.threads = (int)whole(arg, value, 1, BNC_MODEL_MAX_THREADS);
             else if (is(arg, "-c"))
                 o.context = (int)whole(arg, value, 1, 1 << 30);
+            else if (is(arg, "--depth"))
+                o.depths = numbers(arg, value, o.depth, MAX_DEPTHS);
             else if (is(arg, "--temp"))
                 o.temperature = real(arg, value, 0.0f, 1000.0f);
             else if (is(arg, "--top-k"))
@@ -249,6 +270,8 @@ static struct options parse(int argc, char **argv)
                     "this program holds %ld positions at most; for more, compile the model with "
                     "--context %ld",
                     BNC_MODEL_CONTEXT, o.context);
+    if (o.depths && o.mode != BENCH)
+        die(USAGE, "--depth", "is for --bench");
     if (o.prompt && o.file)
         die(USAGE, "-p and -f", "give one of them");
     if (o.chat && (o.prompt || o.file))

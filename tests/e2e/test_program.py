@@ -89,6 +89,13 @@ def test_info_and_bench(program: Program, folder: Path) -> None:
     assert weights == (folder / "src" / "weights.bin").stat().st_size
     measured = program("--bench", "-t", "1", "-c", "24").stdout
     assert "tokens/s" in measured and "MB a token" in measured
+    for depths in ("20,4", "4,20"):  # in either order: what is missing is read
+        deep = program("--bench", "-t", "2", "-c", "24", "-n", "2", "--depth", depths).stdout
+        assert re.findall(r"^depth +(\d+) tokens", deep, re.M) == depths.split(",")
+        assert len(re.findall(r"^decode +2 tokens: \S+ tokens/s", deep, re.M)) == 2
+    for wrong in ("24", "1,", "1,x", "0,0,0,0,0,0,0,0,0"):
+        done = program("--bench", "-c", "24", "--depth", wrong)
+        assert done.returncode == 2 and "--depth" in done.stderr, wrong
     decided = plan(model, load_target("native"))
     zeros = re.search(r"zeros +behind the gate (\S+) %, before w_down (\S+) %", measured)
     ternary = re.search(r"\((\S+) ternary", measured)

@@ -21,6 +21,7 @@ from bitnetc.model import Ternary  # noqa: E402
 OURS = """\
 model    bitnet-2b, x86_64-avx512, 2 threads
 prefill  512 tokens: 131.2 tokens/s
+depth    4000 tokens before the first that is decoded
 decode   128 tokens: 24.1 tokens/s, 41.494 ms each
 bytes    931.2 MB a token (521.0 ternary, 328.3 head, 81.9 cache): 22.44 GB/s
 """
@@ -36,7 +37,7 @@ def llama_bench(prompt: int, generated: int, rate: float, **more: object) -> dic
 
 
 def test_output_of_a_compiled_program() -> None:
-    assert peers.read_bitnetc(OURS) == peers.Run(131.2, 24.1, 931.2e6)
+    assert peers.read_bitnetc(OURS) == peers.Run(131.2, 24.1, 931.2e6, 4000)
     with pytest.raises(peers.Unreadable, match="decode"):
         peers.read_bitnetc(OURS.replace("decode", "something"))
 
@@ -55,6 +56,25 @@ def test_output_of_llama_bench() -> None:
     for wrong in ("", "[", "[]", json.dumps([llama_bench(512, 128, 30.0)])):
         with pytest.raises(peers.Unreadable):
             peers.read_llama_bench(wrong)
+
+
+def test_engines_at_a_depth() -> None:
+    """At a depth take part those that say how, as rows of their own."""
+    engines = [
+        peers.Engine("ours", "model --depth {depth}", against="a"),
+        peers.Engine("peer", "bench -n 128", "bench -gp {depth},128", against="a", peer=True),
+        peers.Engine("old", "bench -n 128", peer=True),
+    ]
+    flat = [(e.name, e.command) for e in peers.at_depth(engines, 0)]
+    assert flat == [("ours", "model --depth 0"), ("peer", "bench -n 128"), ("old", "bench -n 128")]
+    deep = [(e.name, e.against, e.command) for e in peers.at_depth(engines, 4000)]
+    assert deep == [
+        ("ours, depth 4000", "a, depth 4000", "model --depth 4000"),
+        ("peer, depth 4000", "a, depth 4000", "bench -gp 4000,128"),
+    ]
+    listed = peers.engines_of(BENCH / "peers.toml")
+    assert not any("{deep" in e.command + e.deep or "_tests}" in e.command for e in listed)
+    assert len(peers.at_depth(listed, 4000)) == len(listed) - 2  # bitnet.cpp has no option for it
 
 
 def test_ratios_are_taken_within_a_round() -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from bitnetc import __version__, resources
 from bitnetc.kernels import Kernel
-from bitnetc.memory import STATE_BYTES, Memory
+from bitnetc.memory import CHUNK, STATE_BYTES, Memory
 from bitnetc.model import Block, ChatParts, ChatTemplate, Model, Shape, Strip
 from bitnetc.pack import (
     Slot,
@@ -53,6 +53,7 @@ _RUNTIME = (
     "bnc_assembler.h",
     "bnc_attention.h",
     "bnc_attention_batch.h",
+    "bnc_attention_split.h",
     "bnc_cache.h",
     "bnc_chat.h",
     "bnc_columns.h",
@@ -374,6 +375,7 @@ def _context(
         "plan": plan,
         "shape": shape,
         "memory": memory,
+        "chunk": CHUNK,
         "stack_bytes": plan.stack_bytes,
         "program_bytes": PROGRAM_BYTES,
         "sparse_bytes": sparse_bytes(places, model),
@@ -431,6 +433,7 @@ def _header_abi(plan: Plan, model: Model, weights_bytes: int, table_bytes: int) 
         *(API, model.kv, plan.shape.vocab, plan.shape.dim, plan.context, plan.batch),
         *(weights_bytes, table_bytes, memory.fixed_bytes, memory.acc_bytes, memory.row_bytes),
         *(memory.score_bytes, memory.score_bytes_per_position, memory.cache_bytes_per_position),
+        *(memory.shared_bytes_per_position, memory.shared_bytes_per_chunk),
         *(plan.stack_bytes, sampling.temperature, sampling.top_k, sampling.top_p),
     ]
     digest = hashlib.sha256(repr(said).encode()).digest()
@@ -451,7 +454,9 @@ def _by(shape: tuple[int, ...]) -> str:
 def _buffers(memory: Memory) -> list[str]:
     places = sorted(memory.offsets.items(), key=lambda o: (o[1], o[0]))
     lines = [(f"AT_{b.upper()} = {at},", memory.buffers[b].meaning) for b, at in places]
-    lines.append((f"AT_THREADS = {memory.fixed_bytes}", "scratch of each thread, then the cache"))
+    lines.append(
+        (f"AT_THREADS = {memory.fixed_bytes}", "scratch of each thread, what they share, the cache")
+    )
     return commented(lines)
 
 
@@ -554,6 +559,7 @@ def _graph_view(plan: Plan, model: Model) -> dict[str, Any]:
         "ropes": "rope" in names,
         "windows": "window" in names,
         "texts": model.pooling is not None,
+        "shared": "m->shared" if plan.memory.shared_bytes_per_position else "0",
         "starts": "m->vectors ? m->starts : 0" if model.pooling else "0",
         "score_dim": "HEAD_DIM" if model.score_dim is None else f"{model.score_dim:g}",
         "units": model.ffn_units if block.ffn_sub_norm is not None else None,

@@ -1,8 +1,8 @@
 """The arena: where every activation lies, known before the program runs.
 
-    arena = state | buffers | scratch of each thread | cache
+    arena = state | buffers | scratch of each thread | what threads share | cache
 
-Buffers that are never alive at the same time share memory. The sizes of the last two depend on
+Buffers that are never alive at the same time share memory. The sizes of the last three depend on
 the context and the number of threads, by the formula that NAME.h states as a macro.
 """
 
@@ -17,7 +17,7 @@ ALIGN = 64  # a cache line, and the widest vector
 STATE_BYTES = {True: 12288, False: 512}
 LANES = 16  # docs/arithmetic.md, rule 2
 LUT = 12  # BNC_LUT of runtime_c/bnc_quantise.h
-HEADS_TOGETHER = 4  # runtime_c/bnc_attention.h
+HEADS_TOGETHER, CHUNK = 4, 256  # runtime_c/bnc_attention.h
 ATTEND_ROWS, ATTEND_STEP, ATTEND_VALUES = 32, 4, 32  # runtime_c/bnc_attention_batch.h
 
 
@@ -54,6 +54,9 @@ class Memory:
     score_bytes_per_position: int  # per thread and position of context
     cache_bytes_per_position: int
     cache_row_bytes: int  # one head's key or value at one position: runtime_c/bnc_cache.h
+    # What threads share of one token's attention (runtime_c/bnc_attention_split.h); 0: one thread.
+    shared_bytes_per_position: int = 0
+    shared_bytes_per_chunk: int = 0
     inputs: int = 1  # see Graph
 
     def thread_bytes(self, context: int) -> int:
@@ -64,7 +67,14 @@ class Memory:
     def arena_bytes(self, context: int, threads: int) -> int:
         """What NAME_ARENA_BYTES(context, threads) gives."""
         cache = self.cache_bytes_per_position * context
-        return self.fixed_bytes + threads * self.thread_bytes(context) + cache
+        shared = self.shared_bytes(context) if threads > 1 else 0
+        return self.fixed_bytes + threads * self.thread_bytes(context) + shared + cache
+
+    def shared_bytes(self, context: int) -> int:
+        """What more than one thread needs beside the scratch of each."""
+        chunks = -(-context // CHUNK)
+        each = self.shared_bytes_per_position * context
+        return align(each + self.shared_bytes_per_chunk * chunks)
 
 
 def align(size: int) -> int:
@@ -153,6 +163,8 @@ def memory_plan(
         score_bytes_per_position=4 * rows,
         cache_bytes_per_position=2 * shape.layers * shape.kv_heads * cache_row,
         cache_row_bytes=cache_row,
+        shared_bytes_per_position=4 * shape.heads if threads else 0,
+        shared_bytes_per_chunk=4 * shape.heads * (2 + head_stride) if threads else 0,
         inputs=graph.inputs,
     )
     if memory.fixed_bytes >= 2**31:

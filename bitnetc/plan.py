@@ -187,13 +187,13 @@ class Plan:
     def stack_bytes(self) -> int:
         """Stack that a call of the library takes at most on each thread, when it is compiled with
         optimisation: what was measured (tests/e2e/test_memory.py), and a margin. Attention's
-        queries are the part that depends on the model.
+        queries and sums are the part that depends on the model.
         """
         if self.target.firmware:
             return self.target.firmware.stack
         most = max((_KERNEL_STACK.get(k.isa, 16384) for k in self.kernels), default=16384)
-        queries = HEADS_TOGETHER * 4 * -(-self.shape.head_dim // LANES) * LANES
-        return most + queries
+        heads = HEADS_TOGETHER * 4 * -(-self.shape.head_dim // LANES) * LANES
+        return most + 3 * heads
 
     @property
     def counts_zeros(self) -> bool:

@@ -15,85 +15,191 @@
 #define BNC_ATTENTION_H
 
 #include "bnc_cache.h"
-
-enum { BNC_CHUNK = 256 };
+#include "bnc_streams.h"
 
 /* The widest head, which decides how much stack attention takes; a model says its own. */
 #ifndef BNC_MAX_HEAD_DIM
 #define BNC_MAX_HEAD_DIM 512
 #endif
 
-enum { BNC_HEADS_TOGETHER = 4 }; /* query heads that share one reading of keys and values */
+enum {
+    BNC_CHUNK = 256,
+    BNC_HEADS_TOGETHER = 4, /* query heads that share one reading of keys and values at most, */
+    BNC_HEADS_OF_TOKEN = BNC_VECTOR == 1 ? 1 : BNC_HEADS_TOGETHER, /* as registers hold them */
+    BNC_VALUE_ROWS = 16, /* values that stay in the first-level cache: read once, in order */
+    BNC_KV_AHEAD = 2048  /* bytes of keys and values fetched ahead */
+};
 
-/* Attention of `heads` <= BNC_HEADS_TOGETHER query heads; `heads` is constant once inlined.
- * score: scratch, [heads][positions] */
+_Static_assert(BNC_CHUNK % BNC_VALUE_ROWS == 0, "whole steps");
+
+/* Queries, and then sums, of the heads that attend together. */
+typedef float bnc_attend_rows[BNC_HEADS_OF_TOKEN * BNC_MAX_HEAD_DIM];
+
+/* Fetches as many bytes of the cache as are read at `at`, further on. */
+BNC_INLINE void bnc_attend_ahead(const uint8_t *at, int bytes)
+{
+    bnc_prefetch_lines(at + BNC_KV_AHEAD, (bytes + 63) / 64);
+}
+
+/* rows[h] = q[h], zeros up to the stride. */
+BNC_INLINE void bnc_attend_query(float *rows, const float *q, int heads, int head_dim)
+{
+    const int stride = BNC_HEAD_STRIDE(head_dim);
+    for (int h = 0; h < heads; h++) {
+        memcpy(rows + h * stride, q + h * head_dim, sizeof(float) * (size_t)head_dim);
+        memset(rows + h * stride + head_dim, 0, sizeof(float) * (size_t)(stride - head_dim));
+    }
+}
+
+/* score[h * score_stride + t] for first <= t < last, of `heads` <= BNC_HEADS_OF_TOKEN query heads,
+ * a power of two that is constant once inlined. */
+BNC_INLINE void bnc_attend_keys(float *score, ptrdiff_t score_stride, const float *query,
+                                struct bnc_cache cache, int first, int last, int heads,
+                                int head_dim, float scale)
+{
+    const int stride = BNC_HEAD_STRIDE(head_dim), row = BNC_CACHE_ROW(head_dim);
+    const int keys = BNC_SUMS / heads ? BNC_SUMS / heads : 1; /* whose sums are finished at once */
+    int t = first;
+    for (; t + keys <= last; t += keys) {
+        const uint16_t *key = cache.keys + (ptrdiff_t)t * row;
+        struct bnc_lanes sum[BNC_SUMS];
+        float dot[BNC_SUMS];
+        BNC_UNROLL
+        for (int i = 0; i < BNC_SUMS; i++)
+            sum[i] = bnc_lanes_zero();
+        for (int d = 0; d < stride; d += BNC_LANES) {
+            struct bnc_lanes k[BNC_SUMS];
+            bnc_attend_ahead((const uint8_t *)key + d * keys * BNC_CACHE_BYTES,
+                             BNC_LANES * keys * BNC_CACHE_BYTES);
+            for (int i = 0; i < keys; i++)
+                k[i] = bnc_cache_lanes(key + i * row, d);
+            for (int h = 0; h < heads; h++) {
+                const struct bnc_lanes q = bnc_lanes_load(query + h * stride + d);
+                for (int i = 0; i < keys; i++)
+                    sum[h * keys + i] = bnc_lanes_add(sum[h * keys + i], bnc_lanes_mul(q, k[i]));
+            }
+        }
+        bnc_lanes_sums(dot, sum);
+        for (int h = 0; h < heads; h++)
+            for (int i = 0; i < keys; i++)
+#if BNC_CACHE_Q8
+                score[h * score_stride + t + i] =
+                    dot[h * keys + i] * bnc_cache_unit(key + i * row) * scale;
+#else
+                score[h * score_stride + t + i] = dot[h * keys + i] * scale;
+#endif
+    }
+    for (; t < last; t++) {
+        const uint16_t *key = cache.keys + (ptrdiff_t)t * row;
+        for (int h = 0; h < heads; h++) {
+            struct bnc_lanes sum = bnc_lanes_zero();
+            for (int d = 0; d < stride; d += BNC_LANES)
+                sum = bnc_lanes_add(sum, bnc_lanes_mul(bnc_lanes_load(query + h * stride + d),
+                                                       bnc_cache_lanes(key, d)));
+#if BNC_CACHE_Q8
+            score[h * score_stride + t] = bnc_lanes_sum(sum) * bnc_cache_unit(key) * scale;
+#else
+            score[h * score_stride + t] = bnc_lanes_sum(sum) * scale;
+#endif
+        }
+    }
+}
+
+/* Scores s[0 .. count) of a chunk become e, and with a cache of codes e times the value's unit;
+ * returns E_c. */
+BNC_INLINE float bnc_attend_chunk_weights(float *s, float largest, const uint16_t *values,
+                                          int count, int head_dim)
+{
+    for (int t = 0; t < count; t++)
+        s[t] = bnc_exp(s[t] - largest);
+    const float weight = bnc_sum(s, count);
+#if BNC_CACHE_Q8
+    for (int t = 0; t < count; t++)
+        s[t] *= bnc_cache_unit(values + (ptrdiff_t)t * BNC_CACHE_ROW(head_dim));
+#else
+    (void)values, (void)head_dim;
+#endif
+    return weight;
+}
+
+/* part[h * part_stride + d ..] += e[h][t] * value[t][d ..], t < count in order: `groups` times
+ * sixteen elements, whose sums stay in registers. heads and groups are constant once inlined. */
+BNC_INLINE void bnc_attend_elements(float *part, ptrdiff_t part_stride, const float *e,
+                                    ptrdiff_t e_stride, const uint16_t *value, int row, int d,
+                                    int count, int heads, int groups)
+{
+    struct bnc_lanes sum[BNC_HEADS_OF_TOKEN][4];
+    /* part stays in memory between calls: a compiler that keeps it in registers has too few. */
+    __asm__ volatile("" : : "r"(part) : "memory");
+    for (int h = 0; h < heads; h++)
+        for (int g = 0; g < groups; g++)
+            sum[h][g] = bnc_lanes_load(part + h * part_stride + d + g * BNC_LANES);
+    for (int t = 0; t < count; t++) {
+        struct bnc_lanes v[4];
+        const uint16_t *at = value + (ptrdiff_t)t * row;
+        bnc_attend_ahead((const uint8_t *)at + d * BNC_CACHE_BYTES,
+                         groups * BNC_LANES * BNC_CACHE_BYTES);
+        for (int g = 0; g < groups; g++)
+            v[g] = bnc_cache_lanes(at, d + g * BNC_LANES);
+        for (int h = 0; h < heads; h++)
+            for (int g = 0; g < groups; g++)
+                sum[h][g] = bnc_lanes_add(sum[h][g], bnc_lanes_scale(v[g], e[h * e_stride + t]));
+    }
+    for (int h = 0; h < heads; h++)
+        for (int g = 0; g < groups; g++)
+            bnc_lanes_store(part + h * part_stride + d + g * BNC_LANES, sum[h][g], BNC_LANES);
+}
+
+/* part[h * part_stride + d] = A_c[d] of `heads` query heads, over `count` positions of a chunk. */
+BNC_INLINE void bnc_attend_chunk(float *part, ptrdiff_t part_stride, const float *e,
+                                 ptrdiff_t e_stride, const uint16_t *values, int count, int heads,
+                                 int head_dim)
+{
+    const int stride = BNC_HEAD_STRIDE(head_dim), row = BNC_CACHE_ROW(head_dim);
+    const int groups = BNC_VECTOR == 16 ? 4 : BNC_VECTOR == 1 ? 1 : 4 / heads;
+    for (int h = 0; h < heads; h++)
+        memset(part + h * part_stride, 0, sizeof *part * (size_t)stride);
+    for (int t = 0; t < count; t += BNC_VALUE_ROWS) {
+        const uint16_t *value = values + (ptrdiff_t)t * row;
+        const int rows = count - t < BNC_VALUE_ROWS ? count - t : BNC_VALUE_ROWS;
+        int d = 0;
+        for (; d + groups * BNC_LANES <= stride; d += groups * BNC_LANES)
+            bnc_attend_elements(part, part_stride, e + t, e_stride, value, row, d, rows, heads,
+                                groups);
+        for (; d < stride; d += BNC_LANES)
+            bnc_attend_elements(part, part_stride, e + t, e_stride, value, row, d, rows, heads, 1);
+    }
+}
+
+/* Attention of `heads` query heads; out may be q. score: scratch, [heads][positions] */
 BNC_INLINE void bnc_attend_heads(float *out, const float *q, struct bnc_cache cache, int positions,
                                  int heads, int head_dim, float scale, float *score)
 {
     const int stride = BNC_HEAD_STRIDE(head_dim), row = BNC_CACHE_ROW(head_dim);
-    float query[BNC_HEADS_TOGETHER][BNC_MAX_HEAD_DIM], inverse[BNC_HEADS_TOGETHER];
+    bnc_attend_rows total, part; /* total: first the queries */
+    float largest[BNC_HEADS_OF_TOKEN], weight[BNC_HEADS_OF_TOKEN];
 
+    bnc_attend_query(total, q, heads, head_dim);
+    bnc_attend_keys(score, positions, total, cache, 0, positions, heads, head_dim, scale);
     for (int h = 0; h < heads; h++) {
-        memcpy(query[h], q + h * head_dim, sizeof(float) * (size_t)head_dim);
-        memset(query[h] + head_dim, 0, sizeof(float) * (size_t)(stride - head_dim));
+        largest[h] = bnc_largest(score + (ptrdiff_t)h * positions, positions);
+        weight[h] = 0.0f;
     }
-    for (int t = 0; t < positions; t++) {
-        const uint16_t *key = cache.keys + (ptrdiff_t)t * row;
-        struct bnc_lanes sum[BNC_HEADS_TOGETHER];
+    memset(total, 0, sizeof *total * (size_t)(heads * stride));
+    for (int first = 0; first < positions; first += BNC_CHUNK) {
+        const int count = positions - first < BNC_CHUNK ? positions - first : BNC_CHUNK;
+        const uint16_t *values = cache.values + (ptrdiff_t)first * row;
         for (int h = 0; h < heads; h++)
-            sum[h] = bnc_lanes_zero();
-        for (int d = 0; d < stride; d += BNC_LANES) {
-            const struct bnc_lanes k = bnc_cache_lanes(key, d);
-            for (int h = 0; h < heads; h++)
-                sum[h] = bnc_lanes_add(sum[h], bnc_lanes_mul(bnc_lanes_load(query[h] + d), k));
-        }
-        for (int h = 0; h < heads; h++)
-#if BNC_CACHE_Q8
-            score[(ptrdiff_t)h * positions + t] =
-                bnc_lanes_sum(sum[h]) * bnc_cache_unit(key) * scale;
-#else
-            score[(ptrdiff_t)h * positions + t] = bnc_lanes_sum(sum[h]) * scale;
-#endif
+            weight[h] += bnc_attend_chunk_weights(score + (ptrdiff_t)h * positions + first,
+                                                  largest[h], values, count, head_dim);
+        bnc_attend_chunk(part, stride, score + first, positions, values, count, heads, head_dim);
+        for (int k = 0; k < heads * stride; k++)
+            total[k] += part[k];
     }
-
     for (int h = 0; h < heads; h++) {
-        float *s = score + (ptrdiff_t)h * positions;
-        float weight = 0.0f;
-        const float largest = bnc_largest(s, positions);
-        for (int t = 0; t < positions; t++)
-            s[t] = bnc_exp(s[t] - largest);
-        for (int first = 0; first < positions; first += BNC_CHUNK)
-            weight +=
-                bnc_sum(s + first, positions - first < BNC_CHUNK ? positions - first : BNC_CHUNK);
-        inverse[h] = 1.0f / weight;
-#if BNC_CACHE_Q8
-        for (int t = 0; t < positions; t++)
-            s[t] *= bnc_cache_unit(cache.values + (ptrdiff_t)t * row);
-#endif
-    }
-
-    /* Sixteen elements of the head at a time: their sums stay in registers. */
-    for (int d = 0; d < stride; d += BNC_LANES) {
-        struct bnc_lanes total[BNC_HEADS_TOGETHER];
-        for (int h = 0; h < heads; h++)
-            total[h] = bnc_lanes_zero();
-        for (int first = 0; first < positions; first += BNC_CHUNK) {
-            const int last = positions - first < BNC_CHUNK ? positions : first + BNC_CHUNK;
-            struct bnc_lanes part[BNC_HEADS_TOGETHER];
-            for (int h = 0; h < heads; h++)
-                part[h] = bnc_lanes_zero();
-            for (int t = first; t < last; t++) {
-                const struct bnc_lanes v = bnc_cache_lanes(cache.values + (ptrdiff_t)t * row, d);
-                for (int h = 0; h < heads; h++)
-                    part[h] = bnc_lanes_add(
-                        part[h], bnc_lanes_scale(v, score[(ptrdiff_t)h * positions + t]));
-            }
-            for (int h = 0; h < heads; h++)
-                total[h] = bnc_lanes_add(total[h], part[h]);
-        }
-        const int count = head_dim - d < BNC_LANES ? head_dim - d : BNC_LANES;
-        for (int h = 0; h < heads; h++)
-            bnc_lanes_store(out + h * head_dim + d, bnc_lanes_scale(total[h], inverse[h]), count);
+        const float inverse = 1.0f / weight[h];
+        for (int d = 0; d < head_dim; d++)
+            out[h * head_dim + d] = total[h * stride + d] * inverse;
     }
 }
 
@@ -104,7 +210,7 @@ BNC_INLINE void bnc_attend_heads(float *out, const float *q, struct bnc_cache ca
 BNC_INLINE void bnc_attend(float *out, const float *q, struct bnc_cache cache, int positions,
                            int group, int head_dim, float scale, float *score)
 {
-    enum { TOGETHER = BNC_VECTOR == 1 ? 1 : BNC_HEADS_TOGETHER }; /* as registers hold the lanes */
+    enum { TOGETHER = BNC_HEADS_OF_TOKEN };
     int g = 0;
     for (; TOGETHER >= 4 && g + 4 <= group; g += 4)
         bnc_attend_heads(out + g * head_dim, q + g * head_dim, cache, positions, 4, head_dim, scale,

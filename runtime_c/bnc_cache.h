@@ -18,6 +18,8 @@
 #define BNC_CACHE_Q8 0
 #endif
 
+enum { BNC_CACHE_BYTES = BNC_CACHE_Q8 ? 1 : 2 }; /* of an element */
+
 /* head_dim as stored: whole groups of sixteen lanes. */
 #define BNC_HEAD_STRIDE(head_dim) (((head_dim) + BNC_LANES - 1) / BNC_LANES * BNC_LANES)
 

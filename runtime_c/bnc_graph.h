@@ -201,12 +201,21 @@ BNC_INLINE int bnc_first_seen(int at, int start, int window)
 /* bnc_attention() of token i over the last `window` positions (0: all) of its text, which begins at
  * starts[i]. Chunks are counted from the first position that is seen, so that only tokens that see
  * the same one attend together. */
-BNC_INLINE void bnc_attention_from(const struct bnc_worker *worker, float *q, uint16_t *layer,
-                                   int heads, int kv_heads, int head_dim, float scale, int context,
-                                   int pos, int n, int together, int window, const int32_t *starts,
-                                   float *score, float *scratch)
+BNC_INLINE void bnc_attention_from(struct bnc_worker *worker, float *q, uint16_t *layer, int heads,
+                                   int kv_heads, int head_dim, float scale, int context, int pos,
+                                   int n, int together, int window, const int32_t *starts,
+                                   float *score, float *scratch, float *shared)
 {
     const int group = heads / kv_heads;
+    const int from = bnc_first_seen(pos, starts ? starts[0] : 0, window);
+    if (shared && n == 1 && bnc_split_pays(worker->count, kv_heads, pos + 1 - from)) {
+        const struct bnc_split split =
+            bnc_split_of(shared, heads, kv_heads, head_dim, pos + 1 - from);
+        const struct bnc_cache all = bnc_cache_head(layer, kv_heads, context, 0, head_dim);
+        bnc_attention_split(worker, &split, q, bnc_cache_from(all, from, head_dim),
+                            (ptrdiff_t)context * BNC_CACHE_ROW(head_dim), scale);
+        return;
+    }
     const int items = bnc_attend_items(n, together, kv_heads);
     for (int turn = worker->index; turn < items; turn += worker->count) {
         const struct bnc_attend_item item = bnc_attend_item(turn, n, together, kv_heads);

@@ -196,6 +196,61 @@ BNC_INLINE float bnc_lanes_sum(struct bnc_lanes s)
 }
 #endif
 
+/* How many sums bnc_lanes_sums() finishes at once. */
+enum { BNC_SUMS = BNC_VECTOR == 16 ? 16 : BNC_VECTOR == 1 ? 1 : 4 };
+
+/* to[i] = bnc_lanes_sum(s[i]), i < BNC_SUMS: each step of the tree adds lanes of several sums. */
+BNC_INLINE void bnc_lanes_sums(float *to, const struct bnc_lanes *s)
+{
+#if defined(__AVX512F__)
+    __m512 eight[8], four[4], two[2]; /* lanes that are left of each sum */
+    for (int j = 0; j < 4; j++)       /* sums j and j + 4, j + 8 and j + 12 */
+        for (int i = 0; i < 2; i++) {
+            const __m512 a = (__m512)s[j + 8 * i].part[0], b = (__m512)s[j + 8 * i + 4].part[0];
+            eight[2 * j + i] =
+                _mm512_add_ps(_mm512_mask_blend_ps(0xff00, a, b), _mm512_shuffle_f32x4(a, b, 0x4e));
+        }
+    for (int j = 0; j < 4; j++) { /* by quarter of a register: sums j, j + 4, j + 8, j + 12 */
+        const __m512 a = eight[2 * j], b = eight[2 * j + 1];
+        four[j] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    }
+    for (int j = 0; j < 2; j++) {
+        const __m512d a = _mm512_castps_pd(four[2 * j]), b = _mm512_castps_pd(four[2 * j + 1]);
+        two[j] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
+                               _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+    }
+    _mm512_storeu_ps(to, _mm512_add_ps(_mm512_shuffle_ps(two[0], two[1], 0x88),
+                                       _mm512_shuffle_ps(two[0], two[1], 0xdd)));
+#elif defined(__AVX__)
+    __m256 four[2]; /* sums 0 and 2, 1 and 3 */
+    for (int j = 0; j < 2; j++) {
+        const __m256 a = _mm256_add_ps((__m256)s[j].part[0], (__m256)s[j].part[1]);
+        const __m256 b = _mm256_add_ps((__m256)s[j + 2].part[0], (__m256)s[j + 2].part[1]);
+        four[j] =
+            _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+    }
+    const __m256 two = _mm256_add_ps(_mm256_shuffle_ps(four[0], four[1], 0x44),
+                                     _mm256_shuffle_ps(four[0], four[1], 0xee));
+    const __m256 one = _mm256_hadd_ps(two, two);
+    _mm_storeu_ps(to, _mm_movelh_ps(_mm256_castps256_ps128(one), _mm256_extractf128_ps(one, 1)));
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+    float32x4_t four[4], two[2];
+    for (int j = 0; j < 4; j++)
+        four[j] = vaddq_f32(vaddq_f32((float32x4_t)s[j].part[0], (float32x4_t)s[j].part[2]),
+                            vaddq_f32((float32x4_t)s[j].part[1], (float32x4_t)s[j].part[3]));
+    for (int j = 0; j < 2; j++) {
+        const float64x2_t a = vreinterpretq_f64_f32(four[2 * j]);
+        const float64x2_t b = vreinterpretq_f64_f32(four[2 * j + 1]);
+        two[j] = vaddq_f32(vreinterpretq_f32_f64(vtrn1q_f64(a, b)),
+                           vreinterpretq_f32_f64(vtrn2q_f64(a, b)));
+    }
+    vst1q_f32(to, vpaddq_f32(two[0], two[1]));
+#else
+    for (int i = 0; i < BNC_SUMS; i++)
+        to[i] = bnc_lanes_sum(s[i]);
+#endif
+}
+
 /* The largest of a[i], i < n, for n >= 1: the same in any order, hence lane by lane. */
 BNC_INLINE float bnc_largest(const float *a, int n)
 {

@@ -12,6 +12,7 @@
 
 #include "bnc_attention.h"
 #include "bnc_attention_batch.h"
+#include "bnc_attention_split.h"
 #include "bnc_dense.h"
 #include "bnc_linear.h"
 #include "bnc_math.h"
@@ -106,12 +107,20 @@ BNC_INLINE void bnc_attend_tokens(float *at, int token_stride, struct bnc_cache 
 
 /* q[i] becomes the attention output of token i. together: tokens that attend at once, at most
  * BNC_ATTEND_ROWS / (BNC_HEADS_TOGETHER or group, whichever is less)
- * score: scratch, see bnc_attend() and bnc_attend_batch(); scratch: see the latter */
-BNC_INLINE void bnc_attention(const struct bnc_worker *worker, float *q, uint16_t *layer, int heads,
+ * score: scratch, see bnc_attend() and bnc_attend_batch(); scratch: see the latter
+ * shared: what workers share, BNC_SPLIT_FLOATS; null where there is one only */
+BNC_INLINE void bnc_attention(struct bnc_worker *worker, float *q, uint16_t *layer, int heads,
                               int kv_heads, int head_dim, float scale, int context, int pos, int n,
-                              int together, float *score, float *scratch)
+                              int together, float *score, float *scratch, float *shared)
 {
     const int group = heads / kv_heads;
+    if (shared && n == 1 && bnc_split_pays(worker->count, kv_heads, pos + 1)) {
+        const struct bnc_split split = bnc_split_of(shared, heads, kv_heads, head_dim, pos + 1);
+        bnc_attention_split(worker, &split, q,
+                            bnc_cache_head(layer, kv_heads, context, 0, head_dim),
+                            (ptrdiff_t)context * BNC_CACHE_ROW(head_dim), scale);
+        return;
+    }
     const int items = bnc_attend_items(n, together, kv_heads);
     for (int turn = worker->index; turn < items; turn += worker->count) {
         const struct bnc_attend_item item = bnc_attend_item(turn, n, together, kv_heads);

@@ -15,6 +15,7 @@ SIZES = [
     ("bnc_lanes.h", "BNC_LANES", memory.LANES),
     ("bnc_quantise.h", "BNC_LUT", memory.LUT),
     ("bnc_attention.h", "BNC_HEADS_TOGETHER", memory.HEADS_TOGETHER),
+    ("bnc_attention.h", "BNC_CHUNK", memory.CHUNK),
     ("bnc_attention.h", "BNC_MAX_HEAD_DIM", plan.MAX_HEAD_DIM),
     ("bnc_attention_batch.h", "BNC_ATTEND_ROWS", memory.ATTEND_ROWS),
     ("bnc_attention_batch.h", "BNC_ATTEND_VALUES", memory.ATTEND_VALUES),

@@ -18,7 +18,7 @@ from bitnetc.plan import plan
 from bitnetc.run import command
 from bitnetc.target import load_target, target_names
 from bitnetc.toolchain import choose
-from bitnetc.verify import verify
+from bitnetc.verify import Case, cases, compare, program_logits, verify
 from e2e.built import EXAMPLE, Built, program_of
 
 # Each target on each CPU that its file names; the floor CPU dies on any newer instruction.
@@ -152,9 +152,17 @@ def test_look_up_tables(
 
 
 def test_chunks_of_attention(built: Callable[..., Built]) -> None:
-    """Beyond 256 positions, attention adds chunks."""
+    """Beyond 256 positions, attention adds chunks; threads that do not divide the heads share out
+    the chunks of a token."""
     model, plan, folder = built(EXAMPLE, "native")
     for outcome in verify(model, plan, folder / "bin" / "model", long=400):
+        assert outcome.equal, f"{outcome.case.title}: {outcome.detail}"
+    words, vocab = [str(folder / "bin" / "model")], model.shape.vocab
+    tokens = cases(vocab, plan.context, plan.batch, 400)[-1].tokens
+    whole = program_logits(words, Case("whole", tokens, plan.batch, 1), vocab, plan.context)
+    for threads in (1, 3, 4, 5):  # of two key/value heads
+        case = Case(f"token by token, {threads} threads", tokens, 1, threads)
+        outcome = compare(case, program_logits(words, case, vocab, plan.context), whole)
         assert outcome.equal, f"{outcome.case.title}: {outcome.detail}"
 
 

@@ -14,7 +14,7 @@
 #include <io.h>
 #endif
 
-#include "bnc_attention.h"
+#include "bnc_attention_split.h"
 #include "bnc_dense.h"
 #include "bnc_linear.h"
 #include "bnc_sampler.h"
@@ -299,20 +299,43 @@ static void do_embed(void)
     }
 }
 
-/* positions, group, head_dim, scale; q, k, v -> out, then the cache. */
+/* positions, group, head_dim, scale, kv_heads, workers that share out chunks (0: none do);
+ * q, k, v -> out, then the cache. */
 static void do_attend(void)
 {
     const int positions = integer(0), group = integer(1), head_dim = integer(2);
-    const size_t count = (size_t)positions * (size_t)BNC_HEAD_STRIDE(head_dim);
-    float *q = take_floats(group * head_dim);
-    const float *k = take_floats(positions * head_dim), *v = take_floats(positions * head_dim);
+    const int kv_heads = integer(4), workers = integer(5), heads = group * kv_heads;
+    const ptrdiff_t one = (ptrdiff_t)positions * BNC_CACHE_ROW(head_dim);
+    const size_t count = (size_t)(kv_heads * one);
+    float *q = take_floats(heads * head_dim);
+    const float *k = take_floats(positions * kv_heads * head_dim);
+    const float *v = take_floats(positions * kv_heads * head_dim);
     const struct bnc_cache cache = { memory(2 * count), memory(2 * count) };
     memset(cache.keys, 0x7b, 2 * count);
     memset(cache.values, 0x7b, 2 * count);
     for (int t = 0; t < positions; t++)
-        bnc_cache_put(cache, t, k + t * head_dim, v + t * head_dim, head_dim);
-    bnc_attend(q, q, cache, positions, group, head_dim, real(3), new_floats(group * positions));
-    give_floats(q, group * head_dim);
+        for (int h = 0; h < kv_heads; h++) {
+            const struct bnc_cache head = { cache.keys + h * one, cache.values + h * one };
+            const int at = (t * kv_heads + h) * head_dim;
+            bnc_cache_put(head, t, k + at, v + at, head_dim);
+        }
+    if (workers) {
+        const struct bnc_split s =
+            bnc_split_of(new_floats(BNC_SPLIT_FLOATS(heads, head_dim, positions)), heads, kv_heads,
+                         head_dim, positions);
+        struct bnc_worker w = { .count = workers };
+        for (w.index = 0; w.index < workers; w.index++)
+            bnc_split_scores(&w, &s, q, cache, one, real(3));
+        for (w.index = 0; w.index < workers; w.index++)
+            bnc_split_values(&w, &s, cache, one);
+        for (w.index = 0; w.index < workers; w.index++)
+            bnc_split_merge(&w, &s, q);
+    }
+    for (int h = 0; h < kv_heads && !workers; h++)
+        bnc_attend(q + h * group * head_dim, q + h * group * head_dim,
+                   (struct bnc_cache){ cache.keys + h * one, cache.values + h * one }, positions,
+                   group, head_dim, real(3), new_floats(group * positions));
+    give_floats(q, heads * head_dim);
     give(cache.keys, 2 * count);
     give(cache.values, 2 * count);
 }

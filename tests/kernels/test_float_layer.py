@@ -377,15 +377,18 @@ def test_dense_and_embedding(math: Math, dtype: DenseType) -> None:
 def test_attention_across_chunks(math: Math, head_dim: int) -> None:
     rng = np.random.default_rng(12)
     scale = reference.attention_scale(head_dim)
-    for positions, group in [(1, 1), (2, 4), (17, 1), (255, 2), (256, 1), (257, 3), (600, 2)]:
-        q = wild(rng, 1, group, head_dim) / F32(8)
-        k, v = wild(rng, positions, 1, head_dim), wild(rng, positions, 1, head_dim)
+    # kv_heads of `group` heads; workers that share out chunks, 0: no sharing.
+    cases = [(1, 1, 1, 0), (2, 4, 1, 0), (17, 1, 1, 0), (255, 2, 1, 2), (256, 1, 2, 0)]
+    cases += [(257, 3, 1, 1), (600, 2, 1, 0), (600, 7, 1, 2), (257, 4, 2, 3), (300, 1, 3, 4)]
+    for positions, group, kv_heads, workers in cases:
+        q = wild(rng, 1, kv_heads * group, head_dim) / F32(8)
+        k, v = wild(rng, positions, kv_heads, head_dim), wild(rng, positions, kv_heads, head_dim)
         keys, values = reference.to_half(k), reference.to_half(v)
         out = reference.attend(q, keys.astype(F32), values.astype(F32), positions - 1)
         stride = -(-head_dim // 16) * 16
-        cache = np.zeros((2, positions, stride), np.float16)
-        cache[0, :, :head_dim], cache[1, :, :head_dim] = keys[:, 0], values[:, 0]
-        got = math("attend", positions, group, head_dim, scale, q, k, v)
+        cache = np.zeros((2, kv_heads, positions, stride), np.float16)
+        cache[..., :head_dim] = np.stack([keys, values]).swapaxes(1, 2)
+        got = math("attend", positions, group, head_dim, scale, kv_heads, workers, q, k, v)
         same(got[: out.nbytes], out)
         same(got[out.nbytes :], cache)
 

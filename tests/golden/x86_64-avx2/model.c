@@ -82,7 +82,8 @@ struct tiny *(tiny_init)(void *arena, size_t arena_bytes, int context, int threa
     m->weights = tiny_weights;
     m->threads = base + AT_THREADS;
     m->thread_bytes = TINY_THREAD_BYTES(context);
-    m->cache = (uint16_t *)(void *)(m->threads + m->thread_bytes * (size_t)threads);
+    m->shared = (float *)(void *)(m->threads + m->thread_bytes * (size_t)threads);
+    m->cache = (uint16_t *)(void *)((uint8_t *)m->shared + (threads > 1 ? TINY_SHARED_BYTES(context) : 0));
     m->context = context;
     tiny_reset(m);
     if (bnc_tokenizer_init(&m->tokenizer, tiny_tokenizer, TINY_TOKENIZER_BYTES) != 0)

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT */
+/* Attention of one token where threads cannot share out whole key/value heads evenly: the formulas
+ * of bnc_attention.h, chunk by chunk. A worker takes consecutive chunks of consecutive heads, in
+ * three steps with a bnc_sync() between them:
+ *
+ *     scores   of its chunks, and the largest of each
+ *     values   E_c and A_c of its chunks, from the largest score of all
+ *     merge    of its share of query heads: A_c and E_c in order of c, whoever computed them
+ */
+#ifndef BNC_ATTENTION_SPLIT_H
+#define BNC_ATTENTION_SPLIT_H
+
+#include "bnc_attention.h"
+#include "bnc_threads.h"
+
+/* Chunks that hold `positions` positions. */
+#define BNC_CHUNKS(positions) (((positions) + BNC_CHUNK - 1) / BNC_CHUNK)
+
+/* Floats of memory that all workers share. */
+#define BNC_SPLIT_FLOATS(heads, head_dim, context)                                                 \
+    ((heads) * ((context) + BNC_CHUNKS(context) * (2 + BNC_HEAD_STRIDE(head_dim))))
+
+/* One token's attention; constants once inlined, but for positions and what they count. */
+struct bnc_split {
+    int heads, kv_heads, head_dim, positions;
+    float *score;            /* [heads][positions] */
+    float *largest, *weight; /* [heads][chunks]: of the scores, E_c */
+    float *part;             /* [heads][chunks][stride]: A_c */
+};
+
+/* memory: BNC_SPLIT_FLOATS */
+BNC_INLINE struct bnc_split bnc_split_of(float *memory, int heads, int kv_heads, int head_dim,
+                                         int positions)
+{
+    const ptrdiff_t chunks = BNC_CHUNKS(positions);
+    struct bnc_split s = { heads, kv_heads, head_dim, positions, memory, 0, 0, 0 };
+    s.part = memory; /* whole vectors: aligned as the memory is */
+    s.score = s.part + heads * chunks * BNC_HEAD_STRIDE(head_dim);
+    s.largest = s.score + (ptrdiff_t)heads * positions;
+    s.weight = s.largest + heads * chunks;
+    return s;
+}
+
+/* Whether it pays: heads do not come out even, and there is more than one chunk to share. */
+BNC_INLINE int bnc_split_pays(int workers, int kv_heads, int positions)
+{
+    return workers > 1 && kv_heads % workers != 0 && positions > BNC_CHUNK;
+}
+
+/* A chunk of one key/value head; chunks of all heads are counted one after another. */
+struct bnc_split_chunk {
+    int head, number, first, count;
+};
+
+BNC_INLINE struct bnc_split_chunk bnc_split_chunk(const struct bnc_split *s, int at)
+{
+    const int chunks = BNC_CHUNKS(s->positions), first = at % chunks * BNC_CHUNK;
+    const int rest = s->positions - first;
+    return (struct bnc_split_chunk){ at / chunks, at % chunks, first,
+                                     rest < BNC_CHUNK ? rest : BNC_CHUNK };
+}
+
+/* The first chunk of worker `index` of `workers`: the nearest to its even share of positions. */
+BNC_INLINE int bnc_split_begin(const struct bnc_split *s, int index, int workers)
+{
+    const int64_t at = (int64_t)s->kv_heads * s->positions * index / workers;
+    const int head = (int)(at / s->positions), rest = (int)(at % s->positions);
+    return head * BNC_CHUNKS(s->positions) + (rest + BNC_CHUNK / 2) / BNC_CHUNK;
+}
+
+/* Scores of `heads` query heads from `head` on, and the largest of each; heads is constant once
+ * inlined. */
+BNC_INLINE void bnc_split_score(const struct bnc_split *s, const float *q, struct bnc_cache cache,
+                                struct bnc_split_chunk c, int head, int heads, float scale)
+{
+    float *score = s->score + (ptrdiff_t)head * s->positions;
+    bnc_attend_rows query;
+    bnc_attend_query(query, q + head * s->head_dim, heads, s->head_dim);
+    bnc_attend_keys(score, s->positions, query, cache, c.first, c.first + c.count, heads,
+                    s->head_dim, scale);
+    for (int h = 0; h < heads; h++)
+        s->largest[(head + h) * BNC_CHUNKS(s->positions) + c.number] =
+            bnc_largest(score + (ptrdiff_t)h * s->positions + c.first, c.count);
+}
+
+/* The first step. q: [heads][head_dim]; cache: of the first key/value head, others head_stride
+ * words further */
+BNC_INLINE void bnc_split_scores(const struct bnc_worker *worker, const struct bnc_split *s,
+                                 const float *q, struct bnc_cache cache, ptrdiff_t head_stride,
+                                 float scale)
+{
+    enum { TOGETHER = BNC_HEADS_OF_TOKEN };
+    const int group = s->heads / s->kv_heads;
+    const int end = bnc_split_begin(s, worker->index + 1, worker->count);
+    for (int at = bnc_split_begin(s, worker->index, worker->count); at < end; at++) {
+        const struct bnc_split_chunk c = bnc_split_chunk(s, at);
+        const ptrdiff_t skipped = c.head * head_stride;
+        const struct bnc_cache mine = { cache.keys + skipped, cache.values + skipped };
+        int g = c.head * group;
+        const int last = g + group;
+        for (; TOGETHER >= 4 && g + 4 <= last; g += 4)
+            bnc_split_score(s, q, mine, c, g, 4, scale);
+        for (; TOGETHER >= 2 && g + 2 <= last; g += 2)
+            bnc_split_score(s, q, mine, c, g, 2, scale);
+        for (; g < last; g++)
+            bnc_split_score(s, q, mine, c, g, 1, scale);
+    }
+}
+
+/* E_c and A_c of `heads` query heads from `head` on; heads is constant once inlined. */
+BNC_INLINE void bnc_split_value(const struct bnc_split *s, struct bnc_cache cache,
+                                struct bnc_split_chunk c, int head, int heads)
+{
+    const int chunks = BNC_CHUNKS(s->positions), stride = BNC_HEAD_STRIDE(s->head_dim);
+    const uint16_t *values = cache.values + (ptrdiff_t)c.first * BNC_CACHE_ROW(s->head_dim);
+    float *score = s->score + (ptrdiff_t)head * s->positions + c.first;
+    for (int h = 0; h < heads; h++)
+        s->weight[(head + h) * chunks + c.number] = bnc_attend_chunk_weights(
+            score + (ptrdiff_t)h * s->positions,
+            bnc_largest(s->largest + (head + h) * chunks, chunks), values, c.count, s->head_dim);
+    bnc_attend_chunk(s->part + ((ptrdiff_t)head * chunks + c.number) * stride,
+                     (ptrdiff_t)chunks * stride, score, s->positions, values, c.count, heads,
+                     s->head_dim);
+}
+
+/* The second step. */
+BNC_INLINE void bnc_split_values(const struct bnc_worker *worker, const struct bnc_split *s,
+                                 struct bnc_cache cache, ptrdiff_t head_stride)
+{
+    enum { TOGETHER = BNC_HEADS_OF_TOKEN };
+    const int group = s->heads / s->kv_heads;
+    const int end = bnc_split_begin(s, worker->index + 1, worker->count);
+    for (int at = bnc_split_begin(s, worker->index, worker->count); at < end; at++) {
+        const struct bnc_split_chunk c = bnc_split_chunk(s, at);
+        const ptrdiff_t skipped = c.head * head_stride;
+        const struct bnc_cache mine = { cache.keys + skipped, cache.values + skipped };
+        int g = c.head * group;
+        const int last = g + group;
+        for (; TOGETHER >= 4 && g + 4 <= last; g += 4)
+            bnc_split_value(s, mine, c, g, 4);
+        for (; TOGETHER >= 2 && g + 2 <= last; g += 2)
+            bnc_split_value(s, mine, c, g, 2);
+        for (; g < last; g++)
+            bnc_split_value(s, mine, c, g, 1);
+    }
+}
+
+/* The third step. out: [heads][head_dim], which may be q */
+BNC_INLINE void bnc_split_merge(const struct bnc_worker *worker, const struct bnc_split *s,
+                                float *out)
+{
+    const int chunks = BNC_CHUNKS(s->positions), stride = BNC_HEAD_STRIDE(s->head_dim);
+    int begin, end;
+    bnc_share(worker, s->heads, &begin, &end);
+    for (int h = begin; h < end; h++) {
+        const float *part = s->part + (ptrdiff_t)h * chunks * stride;
+        float weight = 0.0f;
+        for (int c = 0; c < chunks; c++)
+            weight += s->weight[h * chunks + c];
+        const float inverse = 1.0f / weight;
+        for (int d = 0; d < stride; d += BNC_LANES) {
+            struct bnc_lanes total = bnc_lanes_zero();
+            for (int c = 0; c < chunks; c++)
+                total = bnc_lanes_add(total, bnc_lanes_load(part + (ptrdiff_t)c * stride + d));
+            bnc_lanes_store(out + h * s->head_dim + d, bnc_lanes_scale(total, inverse),
+                            s->head_dim - d < BNC_LANES ? s->head_dim - d : BNC_LANES);
+        }
+    }
+}
+
+/* q, [heads][head_dim], becomes the attention output. */
+BNC_INLINE void bnc_attention_split(struct bnc_worker *worker, const struct bnc_split *s, float *q,
+                                    struct bnc_cache cache, ptrdiff_t head_stride, float scale)
+{
+    bnc_split_scores(worker, s, q, cache, head_stride, scale);
+    bnc_sync(worker);
+    bnc_split_values(worker, s, cache, head_stride);
+    bnc_sync(worker);
+    bnc_split_merge(worker, s, q);
+}
+
+#endif

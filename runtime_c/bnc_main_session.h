@@ -45,6 +45,9 @@ static struct bnc_model *start(const struct options *o, int context)
     uint8_t *arena = memory + BNC_MODEL_ARENA_ALIGN; /* what malloc gave is kept just below it */
     arena += BNC_MODEL_ARENA_ALIGN - (uintptr_t)arena % BNC_MODEL_ARENA_ALIGN;
     memcpy(arena - sizeof memory, &memory, sizeof memory);
+#ifdef __linux__
+    bnc_huge_memory(arena, bytes);
+#endif
     touch(arena, bytes);
     struct bnc_model *m = begin(arena, bytes, context, o->threads);
     if (!m) {

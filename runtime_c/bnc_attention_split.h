@@ -41,10 +41,12 @@ BNC_INLINE struct bnc_split bnc_split_of(float *memory, int heads, int kv_heads,
     return s;
 }
 
-/* Whether it pays: heads do not come out even, and there is more than one chunk to share. */
+/* Whether it pays for its two barriers: sharing whole heads would give one worker more than 5/4 of
+ * its even part, and there is more than one chunk. */
 BNC_INLINE int bnc_split_pays(int workers, int kv_heads, int positions)
 {
-    return workers > 1 && kv_heads % workers != 0 && positions > BNC_CHUNK;
+    const int busiest = (kv_heads + workers - 1) / workers;
+    return 4 * busiest * workers > 5 * kv_heads && positions > BNC_CHUNK;
 }
 
 /* A chunk of one key/value head; chunks of all heads are counted one after another. */

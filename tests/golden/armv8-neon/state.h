@@ -49,7 +49,7 @@ enum {
     AT_LOGITS = 133120,    /* logits of the last token */
     AT_ACT_SCALE = 134400, /* their scales */
     AT_ACT_SUM = 134656,   /* their sums */
-    AT_THREADS = 134912    /* scratch of each thread, then the cache */
+    AT_THREADS = 134912    /* scratch of each thread, what they share, the cache */
 };
 
 struct tiny {
@@ -61,6 +61,7 @@ struct tiny {
     uint16_t *cache; /* [LAYERS][keys, values][KV_HEADS][context][CACHE_ROW] */
     uint8_t *threads;
     size_t thread_bytes;
+    float *shared; /* by the threads, where there is more than one: attention of a token */
     int context; /* positions there is room for */
     int length;  /* positions filled */
     int ready;   /* whether logits are those of the last position */

@@ -153,7 +153,7 @@ static void block(struct tiny *m, const struct tiny_block *w, int layer,
     bnc_rope_cache(t, m->q, m->k, m->v, cache, rope, HEADS, KV_HEADS, HEAD_DIM, m->context, pos, n);
     bnc_sync(t);
     bnc_attention(t, m->q, cache, HEADS, KV_HEADS, HEAD_DIM, ATTENTION_SCALE, m->context, pos, n,
-                  ATTEND_TOKENS, s->score, s->wide);
+                  ATTEND_TOKENS, s->score, s->wide, m->shared);
     bnc_sync(t);
     bnc_norm_quantise(&s->tokens, s->acts, m->q, vector(m, w->attn_sub_norm), Q_DIM, NORM_EPS, n, s->row);
     bnc_sync(&s->tokens);

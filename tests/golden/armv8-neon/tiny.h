@@ -94,14 +94,19 @@ enum {
 #define TINY_THREAD_BYTES(context) \
     (((size_t)18688 + (size_t)128 * (size_t)(context) + 63) / 64 * 64)
 
-/* One session: state and buffers, scratch of each thread, and the cache. */
+/* What more than one thread shares: attention of a token, 256 positions at a time. */
+#define TINY_SHARED_BYTES(context) \
+    (((size_t)16 * (size_t)(context) + \
+      (size_t)288 * (((size_t)(context) + 255) / 256) + 63) / 64 * 64)
+
+/* One session: state and buffers, scratch of each thread, what they share, and the cache. */
 #define TINY_ARENA_BYTES(context, threads) \
     ((size_t)134912 + (size_t)(threads) * TINY_THREAD_BYTES(context) + \
-     TINY_CACHE_BYTES(context))
+     ((threads) > 1 ? TINY_SHARED_BYTES(context) : 0) + TINY_CACHE_BYTES(context))
 
 /* Stack that a call takes at most, on each thread; measured, with a margin. It holds for builds that
  * optimise, -Og and -Os included; at -O0 a call takes up to three times as much. */
-#define TINY_STACK_BYTES ((size_t)16640)
+#define TINY_STACK_BYTES ((size_t)17152)
 
 size_t tiny_weights_bytes(void);
 size_t tiny_tokenizer_bytes(void);
@@ -115,7 +120,7 @@ int tiny_max_context(void);
 
 /* VERSION. All constants of this header as one number: a program that was compiled with the header
  * of another build than the library it finds is refused by tiny_init(). */
-#define TINY_ABI 0x061A5B3B
+#define TINY_ABI 0x401030D9
 int tiny_abi(void);
 
 /* What an error code means, in a few words; for a code of no error "no error". */

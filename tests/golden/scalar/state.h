@@ -48,7 +48,7 @@ enum {
     AT_LOGITS = 61440,    /* logits of the last token */
     AT_ACT_SCALE = 62720, /* their scales */
     AT_ACT_SUM = 62976,   /* their sums */
-    AT_THREADS = 63232    /* scratch of each thread, then the cache */
+    AT_THREADS = 63232    /* scratch of each thread, what they share, the cache */
 };
 
 struct tiny {
@@ -60,6 +60,7 @@ struct tiny {
     uint16_t *cache; /* [LAYERS][keys, values][KV_HEADS][context][CACHE_ROW] */
     uint8_t *threads;
     size_t thread_bytes;
+    float *shared; /* by the threads, where there is more than one: attention of a token */
     int context; /* positions there is room for */
     int length;  /* positions filled */
     int ready;   /* whether logits are those of the last position */

@@ -72,6 +72,11 @@ class Bench:
         return self.padded_cols / self.kernel.layout.cols / self.kernel.layout.rows
 
 
+def _ternary(kernel: Kernel) -> bool:
+    """Of trits and int8, which most models are made of."""
+    return kernel.layout.code.base == 3 and kernel.activation != "bits"
+
+
 def picked(target: Target, role: str) -> str:
     """The ternary kernel of least cost by the target's figures, as plan() chooses."""
 
@@ -79,7 +84,7 @@ def picked(target: Target, role: str) -> str:
         rows, cols = kernel.layout.pad(*SHAPES[role])
         return matrix_cost(kernel, rows, cols, ROLES[role], target.cost).cycles
 
-    return min((k for k in target.kernels if k.layout.code.base == 3), key=cycles).name
+    return min((k for k in target.kernels if _ternary(k)), key=cycles).name
 
 
 def measure(target: Target, benches: list[Bench], mib: int, rounds: int) -> list[list[str]]:

@@ -214,6 +214,7 @@ static int bench_all(const struct bench *benches, int count, int argc, char **ar
     x.q = memory((size_t)TOKENS * (size_t)stride);
     x.sum = memory(sizeof *x.sum * TOKENS);
     x.scale = memory(sizeof *x.scale * TOKENS);
+    x.bits = memory((size_t)TOKENS * (size_t)stride);
     x.lut = memory((size_t)TOKENS * (size_t)stride * BNC_LUT);
     float *row = memory(sizeof *row * (size_t)stride);
     for (int i = 0; i < TOKENS; i++) {
@@ -221,6 +222,7 @@ static int bench_all(const struct bench *benches, int count, int argc, char **ar
             row[k] = (float)((k * 31 + i) % 255 - 127);
         bnc_quantise(&x, i, row, stride);
         bnc_build_lut16(&x, i, stride);
+        bnc_build_bits(&x, i);
     }
 
     printf("gigahertz %.4f\n", gigahertz());

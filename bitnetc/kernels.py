@@ -9,7 +9,7 @@ from typing import Literal
 
 from bitnetc.layout import LAYOUTS, Layout
 
-Activation = Literal["int8", "lut16"]
+Activation = Literal["int8", "lut16", "bits"]
 Skips = Literal["nothing", "rows", "columns"]
 
 
@@ -65,6 +65,28 @@ KERNELS: dict[str, Kernel] = {
     kernel.name: kernel
     for kernel in (
         Kernel("scalar", "i2_k64", "int8", (), _CODES, "1"),
+        Kernel("scalar", "b1_m8k64", "bits", (), _SIGNS, "1"),
+        Kernel("scalar", "u2_m8k64", "bits", (), _SIGNS, "1"),
+        Kernel("avx2", "b1_m8k64", "bits", ("avx2",), _SIGNS, "defined(__AVX2__)"),
+        Kernel("avx2", "u2_m8k64", "bits", ("avx2",), _SIGNS, "defined(__AVX2__)"),
+        Kernel(
+            "avx512popcnt",
+            "b1_m8k64",
+            "bits",
+            ("avx512", "avx512popcnt"),
+            _SIGNS,
+            "defined(__AVX512VPOPCNTDQ__)",
+        ),
+        Kernel(
+            "avx512popcnt",
+            "u2_m8k64",
+            "bits",
+            ("avx512", "avx512popcnt"),
+            _SIGNS,
+            "defined(__AVX512VPOPCNTDQ__)",
+        ),
+        Kernel("neon", "b1_m8k64", "bits", ("neon",), _SIGNS, "defined(__aarch64__)"),
+        Kernel("neon", "u2_m8k64", "bits", ("neon",), _SIGNS, "defined(__aarch64__)"),
         Kernel("scalar", "b1_k128", "int8", (), _SIGNS, "1"),
         Kernel("avx2", "b1_m32k64", "int8", ("avx2",), _SIGNS, "defined(__AVX2__)"),
         Kernel(

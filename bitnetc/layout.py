@@ -46,6 +46,7 @@ class Code:
     offset: int = 1
     step: int = 1
     parts: int = 1  # bytes that the lanes share
+    unary: bool = False  # a trit's digit is the number of ones among its two bits: 00, 01, 11
 
     @property
     def bits(self) -> int:
@@ -105,6 +106,8 @@ class Code:
             return codes[..., :-1] | codes[..., -1:] >> _PAIRS << np.uint8(6)
         number = np.zeros(codes.shape[:-1], np.uint8)
         if not self.folded:
+            if self.unary:
+                codes = codes + (codes >> 1)
             for lane, shift in enumerate(self.shifts):
                 number |= codes[..., lane] << shift
             return number
@@ -118,7 +121,8 @@ class Code:
             last = np.bitwise_or.reduce(stored >> np.uint8(6) << _PAIRS, axis=-1, keepdims=True)
             return np.concatenate([stored & np.uint8(63), last], axis=-1)
         if not self.folded:
-            return stored[..., None] >> self.shifts & np.uint8(2**self.bits - 1)
+            codes: NDArray[np.uint8] = stored[..., None] >> self.shifts & np.uint8(2**self.bits - 1)
+            return codes - (codes >> 1) if self.unary else codes
         return _UNFOLD[stored][..., None] // np.array(self.weights, np.uint8) % np.uint8(3)
 
 
@@ -132,6 +136,7 @@ _PAIRS = np.array([0, 2, 4], np.uint8)  # where the bits above each of three byt
 
 SIGN = Code(trits=1, lanes=8, base=2, step=2)
 TRIT = Code(trits=1, lanes=4)
+UNARY = Code(trits=1, lanes=4, unary=True)
 PAIR = Code(trits=2, lanes=2)
 FIFTH = Code(trits=1, lanes=5)
 NIBBLE = Code(trits=1, lanes=2, base=16, offset=8)
@@ -338,6 +343,10 @@ LAYOUTS: dict[str, Layout] = {
         Layout("b1_k128", "m, kb kq:8 kl:16 -> m kb kl | kq", SIGN),
         Layout("b1_m4k128", "mo mi:4, kb kq:8 kl:16 -> mo kb mi kl | kq", SIGN),
         Layout("b1_m32k64", "mo mh:2 mi:16, kb kc:2 kq:8 kl:4 -> mo kb kc mh mi kl | kq", SIGN),
+        # For activations of one bit and three levels: 64 bits of a row are a word, and words of
+        # eight rows follow each other. Columns are placed as shifts of words of codes place them.
+        Layout("b1_m8k64", "mo mi:8, kb kq:8 kx:8 -> mo kb mi kx | kq", SIGN),
+        Layout("u2_m8k64", "mo mi:8, kb kc:2 kq:4 kx:8 -> mo kb kc mi kx | kq", UNARY),
         # Integers: four neighbouring columns of a row are a lane of a dot product.
         Layout("i4_m16k8", "mo mi:16, kb kq:2 kl:4 -> mo kb mi kl | kq", NIBBLE),
         # Three registers hold the codes of four; that of the fourth takes two shifts and two masks.

@@ -98,6 +98,7 @@ def memory_plan(
     graph: Graph | None = None,
     q8: bool = False,
     small: bool = False,
+    bits: bool = False,
 ) -> Memory:
     """Offsets of all buffers for `batch` tokens at a time.
 
@@ -107,7 +108,8 @@ def memory_plan(
     piece: bytes of the longest token's text;
     graph: by default one that needs nothing of its own;
     q8: the cache holds int8 codes with a scale, not float16;
-    small: tokens attend one by one, which takes the least memory.
+    small: tokens attend one by one, which takes the least memory;
+    bits: planes of bits are needed.
     """
     graph = graph or Graph()
     at = {name: i for i, name in enumerate(_PHASES)}
@@ -131,6 +133,10 @@ def memory_plan(
             Buffer("act_sum", inputs * 4, *always, "their sums"),
             Buffer("act_scale", inputs * 4, *always, "their scales"),
         ]
+    if bits:
+        buffers.append(
+            Buffer("act_bits", inputs * stride, *always, "activations as planes of bits")
+        )
     if lut:
         buffers.append(Buffer("act_lut", inputs * stride * LUT, *always, "look-up tables"))
     if graph.float_stride:

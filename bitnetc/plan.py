@@ -158,6 +158,7 @@ class Plan:
     memory: Memory
     head: MatrixPlan | None = None  # of integers; None: the checkpoint's own head
     screened: bool = False  # head is the upper halves; the lower ones lie beside it
+    bits: bool = False  # some kernel reads planes of bits
 
     @property
     def inputs(self) -> int:
@@ -250,6 +251,7 @@ def plan(
         matrices.append(head)
     stride = max((m.padded_cols for m in matrices), default=0)
     lut = any(m.kernel.activation == "lut16" for m in matrices)
+    bits = any(m.kernel.activation == "bits" for m in matrices)
     sums = _sums(groups, head, batch)
     graph = _graph(model, groups)
     if stride:  # where some read floats, every input is kept in both forms
@@ -258,9 +260,12 @@ def plan(
     memory = memory_plan(
         *(model.shape, batch, stride, lut, sums, target.threads, piece, graph, model.kv == "q8"),
         small=target.arch == "arm",
+        bits=bits,
     )
     screened = model.integer_head is not None and model.integer_head.screened
-    decided = Plan(target, model.shape, context, batch, groups, stride, lut, memory, head, screened)
+    decided = Plan(
+        *(target, model.shape, context, batch, groups, stride, lut, memory, head, screened, bits)
+    )
     _refuse_too_large(decided, model)
     return decided
 
@@ -305,7 +310,8 @@ def _groups(model: Model, target: Target) -> tuple[Group, ...]:
             or (model.float_activations and isinstance(matrix, Ternary))
         }
         matrices = _block_plan(
-            {r: m for r, m in each.items() if r not in floats}, target, _density(model)
+            {r: m for r, m in each.items() if r not in floats},
+            *(target, _density(model), model.activations != "int8"),
         )
         if groups and (groups[-1].matrices, groups[-1].floats) == (matrices, floats):
             groups[-1] = Group(groups[-1].first, i, matrices, floats)
@@ -338,10 +344,14 @@ def _density(model: Model) -> Mapping[str, Density]:
 
 
 def _block_plan(
-    block: dict[str, Ternary | Integers], target: Target, density: Mapping[str, Density]
+    block: dict[str, Ternary | Integers],
+    target: Target,
+    density: Mapping[str, Density],
+    bits: bool,
 ) -> dict[str, MatrixPlan]:
+    """bits: activations may be planes of bits"""
     found = {
-        role: _matrix_plan(role, matrix, target, density.get(role, {}))
+        role: _matrix_plan(role, matrix, target, density.get(role, {}), bits)
         for role, matrix in block.items()
     }
     # The gate's and the up-projection's tiles are finished together, so they are equally tall.
@@ -382,13 +392,13 @@ def _retiled(m: MatrixPlan, tile: int) -> MatrixPlan:
 
 
 def _matrix_plan(
-    role: str, matrix: Ternary | Integers, target: Target, density: Density
+    role: str, matrix: Ternary | Integers, target: Target, density: Density, bits: bool = False
 ) -> MatrixPlan:
     if target.variants:
-        shared = [k for k in _layouts(target) if _holds(k[0], matrix)]
+        shared = [k for k in _layouts(target) if _holds(k[0], matrix, bits)]
         candidates = [_shared(role, matrix, kernels, target, density) for kernels in shared]
     else:
-        kernels = [k for k in target.kernels if _holds(k, matrix)]
+        kernels = [k for k in target.kernels if _holds(k, matrix, bits)]
         candidates = [_candidate(role, matrix, kernel, target, density) for kernel in kernels]
     fitting = [c for c in candidates if c.cost]
     if not fitting:
@@ -415,9 +425,12 @@ def _matrix_plan(
     )
 
 
-def _holds(kernel: Kernel, matrix: Ternary | Integers) -> bool:
-    """Whether every weight of the matrix has a code in the kernel's layout."""
+def _holds(kernel: Kernel, matrix: Ternary | Integers, bits: bool) -> bool:
+    """Whether every weight of the matrix has a code in the kernel's layout, and the kernel can read
+    the activations: `bits` says whether they have planes of bits."""
     code = kernel.layout.code
+    if kernel.activation == "bits" and not bits:
+        return False
     if isinstance(matrix, Integers):
         return code.integers == matrix.stored_bits
     return code.integers == 0 and (matrix.binary or not code.binary)

@@ -44,6 +44,7 @@ _CPUINFO = {
     "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"},
     "avx512vnni": {"avx512_vnni"},
     "avx512vbmi": {"avx512vbmi"},
+    "avx512popcnt": {"avx512_vpopcntdq"},
     "amx": {"amx_tile", "amx_int8"},
     "dotprod": {"asimddp"},
     "i8mm": {"i8mm"},

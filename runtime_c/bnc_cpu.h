@@ -69,6 +69,12 @@ static inline int bnc_has_avx512vbmi(void)
     return bnc_has_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c >> 1 & 1);
 }
 
+static inline int bnc_has_avx512popcnt(void)
+{
+    unsigned a, b, c, d;
+    return bnc_has_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c >> 14 & 1);
+}
+
 static inline int bnc_has_amx(void)
 {
     unsigned a, b, c, d;
@@ -165,6 +171,7 @@ static inline int bnc_cpu_lacks(char *lacks, char *has, size_t bytes)
         { "avx512", "AVX-512 (F, BW, DQ, VL)", bnc_has_avx512() },
         { "avx512vnni", "AVX-512 VNNI", bnc_has_avx512vnni() },
         { "avx512vbmi", "AVX-512 VBMI", bnc_has_avx512vbmi() },
+        { "avx512popcnt", "AVX-512 VPOPCNTDQ", bnc_has_avx512popcnt() },
         { "amx", "AMX int8", bnc_has_amx() },
 #elif defined(__aarch64__) && (defined(__linux__) || defined(__APPLE__))
         { "neon", "NEON", bnc_has_neon() },

@@ -420,6 +420,56 @@ static inline int bnc_b1_m32k64_at(const uint8_t *w, int cols, int m, int k)
     return 2 * (w[byte] >> shift & 1) - 1;
 }
 
+/* b1_m8k64: blocks of 8 x 64 signs.
+ *
+ *     mo mi:8, kb kq:8 kx:8 -> mo kb mi kx | kq
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:    (0, 0)    (0, 8)   (0, 16)   (0, 24)   (0, 32)   (0, 40)   (0, 48)   (0, 56)
+ *     byte   1:    (0, 1)    (0, 9)   (0, 17)   (0, 25)   (0, 33)   (0, 41)   (0, 49)   (0, 57)
+ *     byte  63:    (7, 7)   (7, 15)   (7, 23)   (7, 31)   (7, 39)   (7, 47)   (7, 55)   (7, 63)
+ */
+enum { BNC_B1_M8K64_ROWS = 8, BNC_B1_M8K64_COLS = 64 };
+
+static inline int bnc_b1_m8k64_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 8;
+    const int mi = m % 8;
+    const int kb = k / 64;
+    const int kq = k / 8 % 8;
+    const int kx = k % 8;
+    const int byte = ((mo * (cols / 64) + kb) * 8 + mi) * 8 + kx;
+    const int shift = 7 - 1 * kq;
+    return 2 * (w[byte] >> shift & 1) - 1;
+}
+
+/* u2_m8k64: blocks of 8 x 64 trits.
+ *
+ *     mo mi:8, kb kc:2 kq:4 kx:8 -> mo kb kc mi kx | kq
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:     (0, 0)     (0, 8)    (0, 16)    (0, 24)
+ *     byte   1:     (0, 1)     (0, 9)    (0, 17)    (0, 25)
+ *     byte 127:    (7, 39)    (7, 47)    (7, 55)    (7, 63)
+ */
+enum { BNC_U2_M8K64_ROWS = 8, BNC_U2_M8K64_COLS = 64 };
+
+static inline int bnc_u2_m8k64_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 8;
+    const int mi = m % 8;
+    const int kb = k / 64;
+    const int kc = k / 32 % 2;
+    const int kq = k / 8 % 4;
+    const int kx = k % 8;
+    const int byte = (((mo * (cols / 64) + kb) * 2 + kc) * 8 + mi) * 8 + kx;
+    const int shift = 6 - 2 * kq;
+    const int code = w[byte] >> shift & 3;
+    return code - (code >> 1) - 1;
+}
+
 /* i4_m16k8: blocks of 16 x 8 integers.
  *
  *     mo mi:16, kb kq:2 kl:4 -> mo kb mi kl | kq

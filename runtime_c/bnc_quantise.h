@@ -25,6 +25,8 @@ struct bnc_acts {
     int32_t *sum; /* [n]: sum of q, for kernels that compute with the codes trit + 1 */
     float *scale; /* [n] */
     uint8_t *lut; /* [n][stride * BNC_LUT], see bnc_build_lut16(); null when no kernel reads it */
+    /* [n][stride], see bnc_build_bits(); null when no kernel reads it */
+    uint8_t *bits;
     int stride;   /* columns between two tokens: the widest padded matrix of the model */
     float *f;     /* [n][f_stride]: the floats themselves; null when no matrix reads them */
     int f_stride; /* a multiple of 64; zeros from the last column on */
@@ -36,6 +38,8 @@ BNC_INLINE void bnc_own_acts(struct bnc_acts *acts, int i, int32_t *sum, float *
 {
     if (acts->lut)
         acts->lut += (ptrdiff_t)i * acts->stride * BNC_LUT;
+    if (acts->bits)
+        acts->bits += (ptrdiff_t)i * acts->stride;
     if (acts->q)
         acts->q += (ptrdiff_t)i * acts->stride;
     if (acts->f)
@@ -181,6 +185,80 @@ BNC_INLINE void bnc_build_lut16(struct bnc_acts *acts, int i, int cols)
     wide[0] = number;
 }
 
+/* Planes of bits of token i for kernels with activation form "bits"; codes are -1, 0 and 1. In
+ * words of 64 bits, little-endian and not aligned:
+ *
+ *     the number of codes that are not 0
+ *     [stride / 64][2]: for 64 columns, whether a code is negative, and whether it is not 0;
+ *                       columns lie as in layout b1_m8k64
+ *     [stride / 32][2]: the same for 32 columns, each bit twice, as in layout u2_m8k64
+ *
+ * A weight's bits are inverted where the code is negative and left out where it is 0. What is left
+ * has as many ones as sum of (w + 1) / 2 over the products w of signs, or sum of w + 1 over those
+ * of trits: 7 / 8 of stride bytes at most, for stride >= 64. */
+BNC_INLINE void bnc_put_word(uint8_t *to, uint64_t word)
+{
+    memcpy(to, &word, sizeof word);
+}
+
+BNC_INLINE uint64_t bnc_word(const void *at)
+{
+    uint64_t word;
+    memcpy(&word, at, sizeof word);
+    return word;
+}
+
+BNC_INLINE int bnc_popcount(uint64_t v)
+{
+#if defined(__POPCNT__) || defined(__aarch64__) || defined(__wasm__)
+    return __builtin_popcountll(v);
+#else
+    v -= v >> 1 & 0x5555555555555555u;
+    v = (v & 0x3333333333333333u) + (v >> 2 & 0x3333333333333333u);
+    v = (v + (v >> 4)) & 0x0f0f0f0f0f0f0f0fu;
+    return (int)(v * 0x0101010101010101u >> 56);
+#endif
+}
+
+BNC_INLINE int32_t bnc_bits_nonzero(const struct bnc_acts *acts, int i)
+{
+    return (int32_t)bnc_word(acts->bits + (ptrdiff_t)i * acts->stride);
+}
+
+/* Pairs of words: for 64 columns each, or (`twice`) for 32. */
+BNC_INLINE uint8_t *bnc_bits_planes(const struct bnc_acts *acts, int i, int twice)
+{
+    return acts->bits + (ptrdiff_t)i * acts->stride + 8 + (twice ? acts->stride / 64 * 16 : 0);
+}
+
+BNC_INLINE void bnc_build_bits(struct bnc_acts *acts, int i)
+{
+    const uint64_t ones = 0x0101010101010101u;
+    const int8_t *q = acts->q + (ptrdiff_t)i * acts->stride;
+    uint8_t *once = bnc_bits_planes(acts, i, 0), *twice = bnc_bits_planes(acts, i, 1);
+    int nonzero = 0;
+    for (int k = 0; k + 64 <= acts->stride; k += 64, once += 16, twice += 32) {
+        uint64_t minus = 0, some = 0;
+        for (int half = 0; half < 2; half++) {
+            uint64_t minus2 = 0, some2 = 0;
+            for (int j = 0; j < 4; j++) {
+                const uint64_t v = bnc_word(q + k + 32 * half + 8 * j);
+                const uint64_t is_minus = v >> 7 & ones, is_some = v & ones;
+                minus |= is_minus << (7 - 4 * half - j);
+                some |= is_some << (7 - 4 * half - j);
+                minus2 |= is_minus << (7 - 2 * j);
+                some2 |= is_some << (7 - 2 * j);
+            }
+            bnc_put_word(twice + 16 * half, minus2 | minus2 >> 1);
+            bnc_put_word(twice + 16 * half + 8, some2 | some2 >> 1);
+        }
+        bnc_put_word(once, minus);
+        bnc_put_word(once + 8, some);
+        nonzero += bnc_popcount(some);
+    }
+    bnc_put_word(acts->bits + (ptrdiff_t)i * acts->stride, (uint64_t)nonzero);
+}
+
 /* Whether kernels read tables of one token only: those for WebAssembly. */
 #if defined(__wasm__)
 enum { BNC_LUT_OF_ONE = 1 };
@@ -205,6 +283,8 @@ BNC_INLINE void bnc_codes(struct bnc_acts *acts, int i, const float *x, int cols
 #else
     bnc_quantise(acts, i, x, cols);
 #endif
+    if (acts->bits)
+        bnc_build_bits(acts, i);
     bnc_make_tables(acts, i, n);
 }
 

@@ -104,7 +104,8 @@ def test_every_target(
         ("static-inner-norms", "armv8-neon", "cortex-a53"),
         ("mixed", "armv8.2-dotprod", "cortex-a76"),
         ("mixed-bitlinear", "wasm32-simd128", "wasmtime"),
-        ("binary-per-row", "armv8-neon", "cortex-a53"),
+        ("signs", "armv8-neon", "cortex-a53"),
+        ("three-levels", "wasm32-simd128", "wasmtime"),
     ],
 )
 def test_other_graphs_elsewhere(

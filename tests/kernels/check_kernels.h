@@ -49,6 +49,7 @@ struct check {
     int packed;     /* bytes of one block */
     const struct bytes *bytes;
     int lut;       /* reads look-up tables */
+    int bits;      /* reads planes of bits, of activations -1, 0 and 1 */
     int low, high; /* the values of the first code and of the last one */
     int max_cols;
     int edges;               /* how many column counts there are that sums may be widened after */
@@ -178,7 +179,7 @@ static void fill_weights(const struct check *c, uint8_t *w, size_t bytes, enum f
         w[random_below((uint32_t)bytes)] = b->hot[random_below((uint32_t)b->hots)];
 }
 
-static int activation(enum fill fill, int k)
+static int int8_activation(enum fill fill, int k)
 {
     switch (fill) {
     case PLUS_PLUS:
@@ -198,7 +199,14 @@ static int activation(enum fill fill, int k)
     }
 }
 
-static struct guarded w_memory, q_memory, sum_memory, lut_memory;
+static int activation(const struct check *c, enum fill fill, int k)
+{
+    const int q = int8_activation(fill, k);
+    return !c->bits ? q : q == 127 || q == -127 ? q / 127 : q % 2;
+}
+
+static struct guarded w_memory, q_memory, sum_memory, lut_memory, bits_memory;
+static int8_t *padded; /* a token with zeros behind it */
 static int8_t *values; /* of the weights that all numbers of tokens share */
 
 /* Activations of n tokens, `stride` apart; poison between them, and nothing behind the last. */
@@ -214,11 +222,26 @@ static struct bnc_acts make_acts(const struct check *c, enum fill fill, int cols
     for (int i = 0; i < n; i++) {
         x.sum[i] = 0;
         for (int k = 0; k < cols; k++) {
-            int q = activation(fill, k);
+            int q = activation(c, fill, k);
             if (plant == TRIT && q == 0)
                 q = 1; /* so that every trit matters */
             x.q[i * x.stride + k] = (int8_t)q;
             x.sum[i] += q;
+        }
+    }
+    if (c->bits) { /* as many bytes as are written */
+        const size_t last = 8 + 48 * ((size_t)x.stride / 64);
+        x.bits = ending_at_guard(&bits_memory, (size_t)(n - 1) * (size_t)x.stride + last);
+        padded = realloc(padded, (size_t)x.stride);
+        if (!padded)
+            exit(1);
+        memset(padded + cols, 0, (size_t)(x.stride - cols));
+        for (int i = 0; i < n; i++) {
+            struct bnc_acts one = x;
+            memcpy(padded, x.q + (ptrdiff_t)i * x.stride, (size_t)cols);
+            one.q = padded;
+            one.bits = x.bits + (ptrdiff_t)i * x.stride;
+            bnc_build_bits(&one, 0);
         }
     }
     if (c->lut) {
@@ -356,7 +379,7 @@ static void check_limit(const struct check *c)
         exit(1);
     for (int fill = PLUS_PLUS; fill <= MINUS_MINUS; fill++) {
         const int value = fill == PLUS_PLUS || fill == PLUS_MINUS ? c->high : c->low;
-        const int32_t want = value * activation((enum fill)fill, 0) * cols;
+        const int32_t want = value * activation(c, (enum fill)fill, 0) * cols;
         const int n = c->lut ? 1 : 2;
         snprintf(now, sizeof now, "%s %d x %d, %d tokens, %s", c->name, c->rows, cols, n,
                  fill_names[fill]);

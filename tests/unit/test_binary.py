@@ -63,7 +63,8 @@ def test_one_bit_a_weight_where_there_is_a_kernel(tmp_path: Path, target: str) -
     ternary = plan(model, known, 32)
     assert not any(m.kernel.layout.code.binary for m in ternary.groups[0].matrices.values())
     decided = plan(find_binary(model), known, 32)
-    able = any(k.layout.code.binary for k in known.kernels) and target not in OTHERS
+    able = {k.activation for k in known.kernels if k.layout.code.binary} >= {"int8"}
+    able = able and target not in OTHERS
     for role, planned in decided.groups[0].matrices.items():
         layout, matrix = planned.kernel.layout, getattr(model.blocks[0], role)
         assert layout.code.binary or not able or planned.density < 1, (role, planned.kernel.name)
@@ -104,3 +105,17 @@ def test_units_of_zeros_stay(tmp_path: Path) -> None:
     assert prune(planted(of(tmp_path / "a", **config))).shape.ffn_dim < 96
     signs = planted(of(tmp_path / "b", activation_bits=1, **config))
     assert prune(signs) is signs
+
+
+@pytest.mark.parametrize(("said", "bits"), [(8, False), (1, True), ("ternary", True)])
+def test_bits_are_counted_where_there_is_a_kernel(tmp_path: Path, said: Any, bits: bool) -> None:
+    for name, zeros, layout in (("a", 0.0, "b1_m8k64"), ("b", 0.4, "u2_m8k64")):
+        # no ReLU^2, whose zeros are worth more than what counting saves
+        model = of(tmp_path / name, activation_bits=said, zeros=zeros, activation="silu")
+        for target in ("scalar", "x86_64-avx2", "wasm32-simd128", "cortex-m4"):
+            decided = plan(find_binary(model), load_target(target), 32)
+            # the others have so few rows, or columns, that padding counts
+            matrices = (decided.groups[0].matrices[role] for role in ("wq", "wo", "w_gate"))
+            found = {m.kernel.layout_name for m in matrices}
+            assert (found == {layout}) == bits == decided.bits, (target, found)
+            assert ("act_bits" in decided.memory.buffers) == bits

@@ -108,8 +108,8 @@ def test_tables_of_a_base_are_merged_to_the_bottom(targets: Path) -> None:
     ("more", "best"),
     [
         (set(), "x86_64-avx512"),
-        ({"avx512vbmi"}, "x86_64-avx512vbmi"),
-        ({"avx512vbmi", "amx"}, "x86_64-amx"),
+        ({"avx512vbmi", "avx512popcnt"}, "x86_64-avx512vbmi"),
+        ({"avx512vbmi", "avx512popcnt", "amx"}, "x86_64-amx"),
         ({"amx"}, "x86_64-avx512"),
     ],
 )

@@ -78,6 +78,7 @@ struct tiny *(tiny_init)(void *arena, size_t arena_bytes, int context, int threa
     m->acts.sum = (int32_t *)(void *)(base + AT_ACT_SUM);
     m->acts.scale = (float *)(void *)(base + AT_ACT_SCALE);
     m->acts.lut = 0;
+    m->acts.bits = 0;
     m->acts.stride = STRIDE;
     m->weights = tiny_weights;
     m->threads = base + AT_THREADS;

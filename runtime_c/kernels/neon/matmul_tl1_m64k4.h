@@ -115,7 +115,7 @@ BNC_KERNEL void bnc_matmul_tl1_m64k4_neon(int32_t *restrict acc, const uint8_t *
                                           const struct bnc_acts *x, int rows, int cols, int n)
 {
     enum { CHUNK = 64, TOKENS = BNC_TL1_M64K4_TOKENS };
-    _Static_assert(CHUNK <= BNC_TL1_M64K4_NEON_BLOCKS, "int16 lanes");
+    _Static_assert((int)CHUNK <= (int)BNC_TL1_M64K4_NEON_BLOCKS, "int16 lanes");
     const int blocks = cols / BNC_TL1_M64K4_COLS;
     for (int m = 0; m < rows; m += 64, w += blocks * (ptrdiff_t)BNC_TL1_M64K4_NEON_BYTES) {
         if (n == 1) {

@@ -154,7 +154,7 @@ BNC_KERNEL void bnc_matmul_tl1_m64k8_neon(int32_t *restrict acc, const uint8_t *
                                           const struct bnc_acts *x, int rows, int cols, int n)
 {
     enum { CHUNK = 32, TOKENS = BNC_TL1_M64K8_TOKENS };
-    _Static_assert(CHUNK <= BNC_TL1_M64K8_NEON_BLOCKS, "int16 lanes");
+    _Static_assert((int)CHUNK <= (int)BNC_TL1_M64K8_NEON_BLOCKS, "int16 lanes");
     const int blocks = cols / BNC_TL1_M64K8_COLS;
     const uint8x16_t second = vreinterpretq_u8_u16(vdupq_n_u16(0x1000));
     for (int m = 0; m < rows; m += 64, w += blocks * (ptrdiff_t)BNC_TL1_M64K8_NEON_BYTES) {

@@ -134,7 +134,7 @@ BNC_KERNEL void bnc_matmul_tl1_m64k4_neon32(int32_t *restrict acc, const uint8_t
                                             const struct bnc_acts *x, int rows, int cols, int n)
 {
     enum { CHUNK = 64, BYTES = BNC_TL1_M64K4_NEON32_BYTES };
-    _Static_assert(CHUNK <= BNC_TL1_M64K4_NEON32_BLOCKS, "int16 lanes");
+    _Static_assert((int)CHUNK <= (int)BNC_TL1_M64K4_NEON32_BLOCKS, "int16 lanes");
     const int step = n == 1 ? BNC_TL1_M64K4_NEON32_BLOCKS : CHUNK;
     const int blocks = cols / BNC_TL1_M64K4_COLS;
     memset(acc, 0, BNC_ACC_BYTES(rows, n));

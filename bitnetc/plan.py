@@ -256,6 +256,10 @@ def plan(
     graph = _graph(model, groups)
     if stride:  # where some read floats, every input is kept in both forms
         stride = max(stride, graph.float_stride)
+    # Kernels read several tokens side by side: with an odd number of cache lines between them
+    # those lie in different sets of the cache.
+    if stride and stride % 128 == 0 and target.arch != "arm":
+        stride += 64
     piece = max(map(len, model.tokenizer.pieces), default=0)
     memory = memory_plan(
         *(model.shape, batch, stride, lut, sums, target.threads, piece, graph, model.kv == "q8"),

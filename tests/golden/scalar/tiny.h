@@ -101,7 +101,7 @@ enum {
 
 /* One session: state and buffers, scratch of each thread, what they share, and the cache. */
 #define TINY_ARENA_BYTES(context, threads) \
-    ((size_t)63232 + (size_t)(threads) * TINY_THREAD_BYTES(context) + \
+    ((size_t)67328 + (size_t)(threads) * TINY_THREAD_BYTES(context) + \
      ((threads) > 1 ? TINY_SHARED_BYTES(context) : 0) + TINY_CACHE_BYTES(context))
 
 /* Stack that a call takes at most, on each thread; measured, with a margin. It holds for builds that
@@ -120,7 +120,7 @@ int tiny_max_context(void);
 
 /* VERSION. All constants of this header as one number: a program that was compiled with the header
  * of another build than the library it finds is refused by tiny_init(). */
-#define TINY_ABI 0x759F5F94
+#define TINY_ABI 0x77CB44B5
 int tiny_abi(void);
 
 /* What an error code means, in a few words; for a code of no error "no error". */

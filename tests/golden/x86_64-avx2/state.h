@@ -30,7 +30,7 @@ enum {
     VOCAB = 320,       /* rows of the embedding */
     BATCH = 64,        /* most tokens in one step */
     ATTEND_TOKENS = 8, /* those that attend together */
-    STRIDE = 128,      /* columns between two quantised tokens */
+    STRIDE = 192,      /* columns between two quantised tokens */
 };
 
 /* Where buffers lie in the arena, in bytes. Those that are never alive together overlap. */
@@ -45,10 +45,10 @@ enum {
     AT_V = 32768,         /* values of these tokens */
     AT_X = 36864,         /* residual stream */
     AT_ACT_Q = 53248,     /* quantised activations */
-    AT_LOGITS = 61440,    /* logits of the last token */
-    AT_ACT_SCALE = 62720, /* their scales */
-    AT_ACT_SUM = 62976,   /* their sums */
-    AT_THREADS = 63232    /* scratch of each thread, what they share, the cache */
+    AT_LOGITS = 65536,    /* logits of the last token */
+    AT_ACT_SCALE = 66816, /* their scales */
+    AT_ACT_SUM = 67072,   /* their sums */
+    AT_THREADS = 67328    /* scratch of each thread, what they share, the cache */
 };
 
 struct tiny {

@@ -1,10 +1,15 @@
 """What all tests share. Its folder is on sys.path, so tests import modules beside it by name."""
 
 import os
-from typing import NoReturn
 
-import pytest
-from unavailable import Unavailable, needs_this_cpu
+# Test processes fill the cores already: threads of numpy and torch would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from typing import NoReturn  # noqa: E402
+
+import pytest  # noqa: E402
+from unavailable import Unavailable, needs_this_cpu  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,10 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from typing import NoReturn  # noqa: E402
+from typing import NoReturn
 
-import pytest  # noqa: E402
-from unavailable import Unavailable, needs_this_cpu  # noqa: E402
+import pytest
+from unavailable import Unavailable, needs_this_cpu
 
 
 @pytest.fixture(scope="session")

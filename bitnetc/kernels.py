@@ -53,9 +53,9 @@ class Kernel:
         return f"kernels/{self.isa}/matmul_{self.layout_name}.h"
 
 
-# 254 * columns < 2^31: all kernels sum codes 0 .. 2 times q, or table entries of two columns.
-_CODES = (2**31 - 1) // 254
-_SIGNS = 2**18  # columns of one bit: far from an overflow, and wide enough
+# All kernels sum codes 0 .. 2 times q, or table entries of two columns, which int32 holds for 8.4
+# million columns. No model is as wide as these, and a check of them takes a second.
+_WIDE = 2**18
 # Codes of integers, at most 255 times q; of 4 bits masked in place, at most 240.
 _BYTES = (2**31 - 1) // (255 * 127)
 # Of 6 bits, four times as large where the last of four is put together in place.
@@ -64,17 +64,17 @@ _SIXES = (2**31 - 1) // (252 * 127)
 KERNELS: dict[str, Kernel] = {
     kernel.name: kernel
     for kernel in (
-        Kernel("scalar", "i2_k64", "int8", (), _CODES, "1"),
-        Kernel("scalar", "b1_m8k64", "bits", (), _SIGNS, "1"),
-        Kernel("scalar", "u2_m8k64", "bits", (), _SIGNS, "1"),
-        Kernel("avx2", "b1_m8k64", "bits", ("avx2",), _SIGNS, "defined(__AVX2__)"),
-        Kernel("avx2", "u2_m8k64", "bits", ("avx2",), _SIGNS, "defined(__AVX2__)"),
+        Kernel("scalar", "i2_k64", "int8", (), _WIDE, "1"),
+        Kernel("scalar", "b1_m8k64", "bits", (), _WIDE, "1"),
+        Kernel("scalar", "u2_m8k64", "bits", (), _WIDE, "1"),
+        Kernel("avx2", "b1_m8k64", "bits", ("avx2",), _WIDE, "defined(__AVX2__)"),
+        Kernel("avx2", "u2_m8k64", "bits", ("avx2",), _WIDE, "defined(__AVX2__)"),
         Kernel(
             "avx512popcnt",
             "b1_m8k64",
             "bits",
             ("avx512", "avx512popcnt"),
-            _SIGNS,
+            _WIDE,
             "defined(__AVX512VPOPCNTDQ__)",
         ),
         Kernel(
@@ -82,19 +82,19 @@ KERNELS: dict[str, Kernel] = {
             "u2_m8k64",
             "bits",
             ("avx512", "avx512popcnt"),
-            _SIGNS,
+            _WIDE,
             "defined(__AVX512VPOPCNTDQ__)",
         ),
-        Kernel("neon", "b1_m8k64", "bits", ("neon",), _SIGNS, "defined(__aarch64__)"),
-        Kernel("neon", "u2_m8k64", "bits", ("neon",), _SIGNS, "defined(__aarch64__)"),
-        Kernel("scalar", "b1_k128", "int8", (), _SIGNS, "1"),
-        Kernel("avx2", "b1_m32k64", "int8", ("avx2",), _SIGNS, "defined(__AVX2__)"),
+        Kernel("neon", "b1_m8k64", "bits", ("neon",), _WIDE, "defined(__aarch64__)"),
+        Kernel("neon", "u2_m8k64", "bits", ("neon",), _WIDE, "defined(__aarch64__)"),
+        Kernel("scalar", "b1_k128", "int8", (), _WIDE, "1"),
+        Kernel("avx2", "b1_m32k64", "int8", ("avx2",), _WIDE, "defined(__AVX2__)"),
         Kernel(
             "avx512vnni",
             "b1_m32k64",
             "int8",
             ("avx512", "avx512vnni"),
-            _SIGNS,
+            _WIDE,
             "defined(__AVX512VNNI__)",
             slice=32,
         ),
@@ -103,24 +103,24 @@ KERNELS: dict[str, Kernel] = {
             "b1_m32k64",
             "int8",
             ("avx512", "avx512vnni", "amx"),
-            _SIGNS,
+            _WIDE,
             "defined(__AMX_INT8__)",
             permit="bnc_permit_amx",
             slice=32,
         ),
-        Kernel("neon", "b1_m4k128", "int8", ("neon",), _SIGNS, "defined(__aarch64__)"),
+        Kernel("neon", "b1_m4k128", "int8", ("neon",), _WIDE, "defined(__aarch64__)"),
         Kernel(
             "neondot",
             "b1_m4k128",
             "int8",
             ("neon", "dotprod"),
-            _SIGNS,
+            _WIDE,
             "defined(__ARM_FEATURE_DOTPROD)",
         ),
-        Kernel("scalar", "i4_m16k8", "int8", (), _CODES, "1"),
+        Kernel("scalar", "i4_m16k8", "int8", (), _WIDE, "1"),
         Kernel("scalar", "i6_m16k16", "int8", (), _SIXES, "1"),
         Kernel("scalar", "i8_m16k4", "int8", (), _BYTES, "1"),
-        Kernel("avx2", "i4_m16k8", "int8", ("avx2",), _CODES, "defined(__AVX2__)"),
+        Kernel("avx2", "i4_m16k8", "int8", ("avx2",), _WIDE, "defined(__AVX2__)"),
         Kernel("avx2", "i6_m16k16", "int8", ("avx2",), _SIXES, "defined(__AVX2__)"),
         Kernel("avx2", "i8_m16k4", "int8", ("avx2",), _BYTES, "defined(__AVX2__)"),
         Kernel(
@@ -142,8 +142,8 @@ KERNELS: dict[str, Kernel] = {
             "neondot", "i8_m16k4", "int8", ("dotprod",), _BYTES, "defined(__ARM_FEATURE_DOTPROD)"
         ),
         Kernel("neon", "i8_m16k4", "int8", ("neon",), _BYTES, "defined(__aarch64__)"),
-        Kernel("avx2", "i2_k256", "int8", ("avx2",), _CODES, "defined(__AVX2__)", skips="rows"),
-        Kernel("neon", "i2_k256", "int8", ("neon",), _CODES, "defined(__aarch64__)", skips="rows"),
+        Kernel("avx2", "i2_k256", "int8", ("avx2",), _WIDE, "defined(__AVX2__)", skips="rows"),
+        Kernel("neon", "i2_k256", "int8", ("neon",), _WIDE, "defined(__aarch64__)", skips="rows"),
         Kernel(
             "neondot",
             "i2_k256",
@@ -174,19 +174,19 @@ KERNELS: dict[str, Kernel] = {
             permit="bnc_permit_amx",
             slice=32,
         ),
-        Kernel("avx2", "i2_m4k128", "int8", ("avx2",), _CODES, "defined(__AVX2__)"),
-        Kernel("avx2", "i2_m32k64", "int8", ("avx2",), _CODES, "defined(__AVX2__)"),
+        Kernel("avx2", "i2_m4k128", "int8", ("avx2",), _WIDE, "defined(__AVX2__)"),
+        Kernel("avx2", "i2_m32k64", "int8", ("avx2",), _WIDE, "defined(__AVX2__)"),
         Kernel("avxvnni", "i2_m32k64", "int8", ("avx2", "avxvnni"), 2**21, "defined(__AVXVNNI__)"),
-        Kernel("avx2", "tl1_m32k4", "lut16", ("avx2",), _CODES, "defined(__AVX2__)"),
-        Kernel("neon", "i2_m4k64", "int8", ("neon",), _CODES, "defined(__aarch64__)"),
-        Kernel("neon", "tl1_m64k4", "lut16", ("neon",), 2**20, "defined(__aarch64__)"),
-        Kernel("neon", "tl1_m64k8", "lut16", ("neon",), 2**20, "defined(__aarch64__)"),
-        Kernel("sse41", "i2_k256", "int8", ("sse41",), _CODES, "defined(__SSE4_1__)", skips="rows"),
+        Kernel("avx2", "tl1_m32k4", "lut16", ("avx2",), _WIDE, "defined(__AVX2__)"),
+        Kernel("neon", "i2_m4k64", "int8", ("neon",), _WIDE, "defined(__aarch64__)"),
+        Kernel("neon", "tl1_m64k4", "lut16", ("neon",), _WIDE, "defined(__aarch64__)"),
+        Kernel("neon", "tl1_m64k8", "lut16", ("neon",), _WIDE, "defined(__aarch64__)"),
+        Kernel("sse41", "i2_k256", "int8", ("sse41",), _WIDE, "defined(__SSE4_1__)", skips="rows"),
         Kernel(
-            "sse41", "i2_m256k4", "int8", ("sse41",), _CODES, "defined(__SSE4_1__)", skips="columns"
+            "sse41", "i2_m256k4", "int8", ("sse41",), _WIDE, "defined(__SSE4_1__)", skips="columns"
         ),
-        Kernel("sse41", "i2_m4k64", "int8", ("sse41",), _CODES, "defined(__SSE4_1__)"),
-        Kernel("sse41", "i2_m32k64", "int8", ("sse41",), _CODES, "defined(__SSE4_1__)"),
+        Kernel("sse41", "i2_m4k64", "int8", ("sse41",), _WIDE, "defined(__SSE4_1__)"),
+        Kernel("sse41", "i2_m32k64", "int8", ("sse41",), _WIDE, "defined(__SSE4_1__)"),
         Kernel(
             "avx512vnni",
             "i2_m32k64",
@@ -196,12 +196,12 @@ KERNELS: dict[str, Kernel] = {
             "defined(__AVX512VNNI__)",
             slice=32,
         ),
-        Kernel("neon32", "i2_m4k64", "int8", ("neon32",), _CODES, "defined(__ARM_NEON)"),
-        Kernel("neon32", "tl1_m64k4", "lut16", ("neon32",), 2**20, "defined(__ARM_NEON)"),
-        Kernel("dsp", "i2_m4k64", "int8", ("dsp",), 2**20, "defined(__ARM_FEATURE_SIMD32)"),
-        Kernel("mve", "i2_m4k64", "int8", ("mve",), 2**20, "defined(__ARM_FEATURE_MVE)"),
-        Kernel("rvv", "i2_m128k16", "int8", ("rvv",), _CODES, "defined(__riscv_vector)"),
-        Kernel("wasm128", "tl1_m64k4", "lut16", ("simd128",), 2**20, "defined(__wasm_simd128__)"),
+        Kernel("neon32", "i2_m4k64", "int8", ("neon32",), _WIDE, "defined(__ARM_NEON)"),
+        Kernel("neon32", "tl1_m64k4", "lut16", ("neon32",), _WIDE, "defined(__ARM_NEON)"),
+        Kernel("dsp", "i2_m4k64", "int8", ("dsp",), _WIDE, "defined(__ARM_FEATURE_SIMD32)"),
+        Kernel("mve", "i2_m4k64", "int8", ("mve",), _WIDE, "defined(__ARM_FEATURE_MVE)"),
+        Kernel("rvv", "i2_m128k16", "int8", ("rvv",), _WIDE, "defined(__riscv_vector)"),
+        Kernel("wasm128", "tl1_m64k4", "lut16", ("simd128",), _WIDE, "defined(__wasm_simd128__)"),
         Kernel("wasm128", "i8_m16k4", "int8", ("simd128",), _BYTES, "defined(__wasm_simd128__)"),
         Kernel("wasm128", "i6_m16k16", "int8", ("simd128",), _SIXES, "defined(__wasm_simd128__)"),
         Kernel(
@@ -233,7 +233,7 @@ KERNELS: dict[str, Kernel] = {
             "i4_m16k8",
             "int8",
             ("simd128", "relaxed"),
-            _CODES,
+            _WIDE,
             "defined(__wasm_relaxed_simd__)",
         ),
         Kernel(
@@ -241,7 +241,7 @@ KERNELS: dict[str, Kernel] = {
             "t5_m4k80",
             "int8",
             ("neon", "dotprod", "i8mm"),
-            _CODES,
+            _WIDE,
             "defined(__ARM_FEATURE_MATMUL_INT8)",
         ),
         Kernel(
@@ -265,7 +265,7 @@ KERNELS: dict[str, Kernel] = {
             "t5_m32k80",
             "int8",
             ("avx512", "avx512vnni", "avx512vbmi"),
-            _CODES,
+            _WIDE,
             "defined(__AVX512VBMI__) && defined(__AVX512VNNI__)",
             slice=32,
         ),
@@ -274,7 +274,7 @@ KERNELS: dict[str, Kernel] = {
             "t5_m32k80",
             "int8",
             ("avx512", "avx512vnni", "avx512vbmi", "amx"),
-            _CODES,
+            _WIDE,
             "defined(__AMX_INT8__) && defined(__AVX512VBMI__)",
             permit="bnc_permit_amx",
             slice=32,
@@ -284,7 +284,7 @@ KERNELS: dict[str, Kernel] = {
             "t5_k320",
             "int8",
             ("avx512", "avx512vnni", "avx512vbmi"),
-            _CODES,
+            _WIDE,
             "defined(__AVX512VBMI__) && defined(__AVX512VNNI__)",
             skips="rows",
             slice=32,
@@ -294,7 +294,7 @@ KERNELS: dict[str, Kernel] = {
             "t5_k320",
             "int8",
             ("avx512", "avx512vnni", "avx512vbmi", "amx"),
-            _CODES,
+            _WIDE,
             "defined(__AMX_INT8__) && defined(__AVX512VBMI__)",
             skips="rows",
             permit="bnc_permit_amx",
@@ -305,7 +305,7 @@ KERNELS: dict[str, Kernel] = {
             "t5_m320k4",
             "int8",
             ("avx512", "avx512vnni", "avx512vbmi"),
-            _CODES,
+            _WIDE,
             "defined(__AVX512VBMI__) && defined(__AVX512VNNI__)",
             skips="columns",
         ),
@@ -314,32 +314,30 @@ KERNELS: dict[str, Kernel] = {
             "t5_m320k4",
             "int8",
             ("avx512", "avx512vnni", "avx512vbmi", "amx"),
-            _CODES,
+            _WIDE,
             "defined(__AMX_INT8__) && defined(__AVX512VBMI__)",
             skips="columns",
             permit="bnc_permit_amx",
         ),
-        Kernel("neon", "t5_m4k80", "int8", ("neon",), _CODES, "defined(__aarch64__)"),
+        Kernel("neon", "t5_m4k80", "int8", ("neon",), _WIDE, "defined(__aarch64__)"),
         Kernel(
             "neondot",
             "t5_m4k80",
             "int8",
             ("neon", "dotprod"),
-            _CODES,
+            _WIDE,
             "defined(__ARM_FEATURE_DOTPROD)",
         ),
+        Kernel("avx2", "i2_m256k4", "int8", ("avx2",), _WIDE, "defined(__AVX2__)", skips="columns"),
         Kernel(
-            "avx2", "i2_m256k4", "int8", ("avx2",), _CODES, "defined(__AVX2__)", skips="columns"
-        ),
-        Kernel(
-            "neon", "i2_m256k4", "int8", ("neon",), _CODES, "defined(__aarch64__)", skips="columns"
+            "neon", "i2_m256k4", "int8", ("neon",), _WIDE, "defined(__aarch64__)", skips="columns"
         ),
         Kernel(
             "neondot",
             "i2_m256k4",
             "int8",
             ("neon", "dotprod"),
-            _CODES,
+            _WIDE,
             "defined(__ARM_FEATURE_DOTPROD)",
             skips="columns",
         ),

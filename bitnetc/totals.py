@@ -18,7 +18,7 @@ from bitnetc.model import Model
 from bitnetc.pack import Slot, slots, tokenizer_tables
 from bitnetc.plan import Plan
 
-PROGRAM_BYTES = 288 << 10  # code, C library, stacks: about
+PROGRAM_BYTES = 416 << 10  # code, C library, stacks: about
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ BNC_INLINE void bnc_quantise_signs(struct bnc_acts *acts, int i, const float *x,
     int8_t *restrict q = acts->q + i * acts->stride;
     int32_t sum = 0;
     for (int k = 0; k < cols; k++) {
-        const int8_t code = x[k] < 0.0f ? -1 : 1;
+        const int8_t code = bnc_bits(x[k]) > 0x80000000u ? -1 : 1; /* denormals have signs, too */
         q[k] = code;
         sum += code;
     }

@@ -29,6 +29,8 @@ PLACES = [
     if not (target.variants or target.base)
     for cpu in target.checks
 ]
+# Quicker to build, and undefined behaviour stops the program; other tests compile as users do.
+UNOPTIMISED = "-O0 -fsanitize=undefined -fsanitize-undefined-trap-on-error"
 PROMPT = "It is a truth universally acknowledged, that \u00e9\U0001f600"
 
 
@@ -47,8 +49,7 @@ def test_every_variant(
     tiny: Callable[[str], Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Half the time to build, and zig stops at undefined behaviour; other tests compile as users do.
-    monkeypatch.setenv("CFLAGS", "-O0")
+    monkeypatch.setenv("CFLAGS", UNOPTIMISED)
     model, plan, folder = built(tiny(variant), "native")
     for outcome in verify(model, plan, folder / "bin" / "model"):
         assert outcome.equal, f"{outcome.case.title}: {outcome.detail}"
@@ -57,7 +58,7 @@ def test_every_variant(
 def test_units_of_zeros_are_left_out(
     tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CFLAGS", "-O0")
+    monkeypatch.setenv("CFLAGS", UNOPTIMISED)
     model = planted(load(tiny("2b4t")))
     decided, artifact = compile_model(model, Options(werror=True), tmp_path / "out")
     assert decided.shape.ffn_dim < model.shape.ffn_dim
@@ -177,7 +178,7 @@ def test_without_threads(built: Callable[..., Built]) -> None:
 
 
 def text(program: Path, *options: str, words: list[str] | None = None) -> bytes:
-    arguments = ["-p", PROMPT, "-n", "40", "-q", "--temp", "0.8", "--top-p", "0.9", "--seed", "7"]
+    arguments = ["-p", PROMPT, "-n", "16", "-q", "--temp", "0.8", "--top-p", "0.9", "--seed", "7"]
     done = subprocess.run(
         [*(words or [str(program)]), *arguments, *options], capture_output=True, check=True
     )
@@ -185,14 +186,16 @@ def text(program: Path, *options: str, words: list[str] | None = None) -> bytes:
 
 
 def test_same_text_everywhere(built: Callable[..., Built], unavailable: Unavailable) -> None:
-    """Every target and CPU, 1, 2 and 4 threads, the prompt whole or token by token."""
+    """Every target and CPU; on a target's first CPU 1, 2 and 4 threads, and the prompt whole and
+    token by token."""
     texts = {}
     for target, cpu in PLACES:
         program = program_of(built(EXAMPLE, target)[2], target)
         words = start(target, program, cpu, unavailable)
         several = [("2", "1"), ("4", "64")] if load_target(target).threads else [("1", "1")]
-        for threads, batch in [("1", "64"), *several]:
+        first = cpu == load_target(target).checks[0]
+        for threads, batch in [("1", "64"), *several] if first else several[:1]:
             got = text(program, "-t", threads, "--batch", batch, words=words)
             texts[target, cpu, threads, batch] = got
     assert len(set(texts.values())) == 1, texts
-    assert len(next(iter(texts.values()))) > 40
+    assert len(next(iter(texts.values()))) > 20

@@ -47,7 +47,7 @@ def variants() -> list[Variant]:
     too, plain and sanitised."""
     found = []
     for target in map(load_target, target_names()):
-        if target.variants or target.base:
+        if target.variants or target.base or target.system == "windows":
             continue  # its kernels and flags are those of targets that are here
         found += [Variant(target.name, cpu, False) for cpu in target.checks]
         if runs_here(target):

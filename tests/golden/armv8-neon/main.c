@@ -20,7 +20,7 @@
 #define BNC_MODEL_WEIGHTS_BYTES TINY_WEIGHTS_BYTES
 #define BNC_MODEL_TABLES_BYTES  TINY_TOKENIZER_BYTES
 #define BNC_MODEL_STACK_BYTES   TINY_STACK_BYTES
-#define BNC_MODEL_PROGRAM_BYTES ((size_t)294912) /* code, C library, stacks: about */
+#define BNC_MODEL_PROGRAM_BYTES ((size_t)425984) /* code, C library, stacks: about */
 
 /* Bytes that one decoded token reads: packed ternary matrices, and the head. */
 #define BNC_MODEL_TERNARY_BYTES 14336.0

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bitnetc.model import Model, Ternary
-from bitnetc.plan import ROLES
+from bitnetc.model import ROLES, Model, Ternary
 
 
 def find_binary(model: Model) -> Model:

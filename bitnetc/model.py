@@ -114,6 +114,10 @@ class Shape:
 Matrix = Ternary | Integers | Dense
 
 
+# The matrices of a block, by their fields there.
+ROLES = ("wq", "wk", "wv", "wo", "w_gate", "w_up", "w_down")
+
+
 @dataclass(frozen=True)
 class Block:
     """One transformer block; every norm but attn_norm and ffn_norm exists in some graphs only.

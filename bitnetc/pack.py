@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bitnetc.model import Block, Dense, Integers, Model, Ternary
-from bitnetc.plan import ROLES, TRITS, Group, MatrixPlan, Plan, float_plan
+from bitnetc.model import ROLES, Block, Dense, Integers, Model, Ternary
+from bitnetc.plan import TRITS, Group, MatrixPlan, Plan, float_plan
 from bitnetc.reference import rope_table
 from bitnetc.tokenizer.tables import compile_tables
 

@@ -14,7 +14,7 @@ from bitnetc.errors import BitnetcError
 from bitnetc.kernels import Kernel, Skips
 from bitnetc.layout import LAYOUTS
 from bitnetc.memory import HEADS_TOGETHER, LANES, Graph, Memory, memory_plan
-from bitnetc.model import Dense, Integers, Model, Shape, Ternary
+from bitnetc.model import ROLES, Dense, Integers, Model, Shape, Ternary
 from bitnetc.target import Target, shareable
 
 # Stack of the kernels that unpack a tile of weights to it; for all others 16 KiB is enough.
@@ -31,8 +31,8 @@ MIN_TILES = 16  # so that a few threads share a matrix evenly
 MAX_THREADS = 64  # runtime_c/bnc_threads.h
 MAX_HEAD_DIM = 512  # runtime_c/bnc_attention.h
 
-# attribute of Block -> how many matrices read the same input
-ROLES = {"wq": 3, "wk": 3, "wv": 3, "wo": 1, "w_gate": 2, "w_up": 2, "w_down": 1}
+# role -> how many matrices read the same input
+SHARERS = {"wq": 3, "wk": 3, "wv": 3, "wo": 1, "w_gate": 2, "w_up": 2, "w_down": 1}
 
 
 @dataclass(frozen=True)
@@ -497,9 +497,9 @@ def _candidate(
     rows = -(-matrix.rows // tile) * tile
     cols = kernel.layout.pad(1, matrix.cols)[1]
     if cols > kernel.max_cols:
-        reason = f"holds {kernel.max_cols:,} columns at most without overflow"
+        reason = f"holds {kernel.max_cols:,} columns at most"
         return Candidate(kernel, rows, cols, None, reason)
-    cost = matrix_cost(kernel, rows, cols, ROLES.get(role, 1), target.cost, density)
+    cost = matrix_cost(kernel, rows, cols, SHARERS.get(role, 1), target.cost, density)
     return Candidate(kernel, rows, cols, cost, "")
 
 

@@ -13,10 +13,10 @@ from bitnetc.checkpoint import read
 from bitnetc.convert import convert
 from bitnetc.errors import BitnetcError
 from bitnetc.inspect import inspect
-from bitnetc.model import Model, Ternary, Trits
+from bitnetc.model import ROLES, Model, Ternary, Trits
 from bitnetc.normalise import normalise
 from bitnetc.pack import pack_matrix
-from bitnetc.plan import ROLES, plan
+from bitnetc.plan import plan
 from bitnetc.prune import prune
 from bitnetc.target import load_target, target_names
 

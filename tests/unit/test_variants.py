@@ -9,7 +9,7 @@ from bitnetc import resources
 from bitnetc.compiler import load
 from bitnetc.cost import matrix_cost
 from bitnetc.errors import BitnetcError
-from bitnetc.plan import ROLES, plan, plan_json
+from bitnetc.plan import SHARERS, plan, plan_json
 from bitnetc.target import load_target, target_names
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "austen" / "model"
@@ -31,7 +31,7 @@ def test_every_variant_reads_the_same_layout(name: str) -> None:
             for chosen, variant in zip(matrix.variants, target.variants, strict=True):
                 assert chosen.kernel in variant.kernels
                 assert chosen.kernel.layout_name == matrix.kernel.layout_name
-                sharers = ROLES[matrix.role]
+                sharers = SHARERS[matrix.role]
                 shape = (matrix.padded_rows, matrix.padded_cols)
                 density = {chosen.kernel.skips: matrix.density}
                 cost = matrix_cost(chosen.kernel, *shape, sharers, variant.cost, density)

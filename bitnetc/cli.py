@@ -17,12 +17,11 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
 from bitnetc import __version__
-from bitnetc.binary import find_binary
 from bitnetc.board import Board, boards, describe, fit, load_board, suits
 from bitnetc.board import refuse_too_large as refuse_board
-from bitnetc.build import Artifact
+from bitnetc.build import Artifact, check_destination
 from bitnetc.checkpoint import I2S_LAYOUTS, I2sLayout
-from bitnetc.compiler import Options, compile_model, load
+from bitnetc.compiler import Options, compile_prepared, load, prepare
 from bitnetc.convert import convert
 from bitnetc.emit import identifier
 from bitnetc.errors import BitnetcError
@@ -33,7 +32,6 @@ from bitnetc.inspect_view import view
 from bitnetc.model import CacheType, FfnActivation, Model
 from bitnetc.package import package
 from bitnetc.plan import Plan, float_plan, plan, plan_json
-from bitnetc.prune import prune
 from bitnetc.synth import synth
 from bitnetc.target import BATCH, load_target, runs_here, target_names
 from bitnetc.totals import totals, totals_json
@@ -67,6 +65,10 @@ def main(debug: bool) -> None:
     """Compiles a BitNet checkpoint into one dependency-free program."""
 
 
+def _note(text: str) -> None:
+    click.echo(f"note: {text}", err=True)
+
+
 def _compile_options(command: Callable[..., None]) -> Callable[..., None]:
     """What compile, plan and verify share: the model (its first argument), the target, sizes."""
 
@@ -92,7 +94,7 @@ def _compile_options(command: Callable[..., None]) -> Callable[..., None]:
         )
         model = replace(model, kv=kv)
         for note in model.notes:
-            click.echo(f"note: {note}", err=True)
+            _note(note)
         command(model, **more)
 
     for option in reversed(
@@ -191,8 +193,10 @@ def compile_command(
         board=board,
     )
     folder = folder or Path(f"{identifier(name or model.name)}-{target}")
+    check_destination(folder)  # before the weights are read
+    model = prepare(model, _note)
     with _progress() as show:
-        decided, artifact = compile_model(model, options, folder, show)
+        decided, artifact = compile_prepared(model, options, folder, show)
     _say_compiled(decided, artifact, time.monotonic() - started)
     if board:
         click.echo("\n".join(describe(decided, model, board, fit(decided, model, board))))
@@ -224,10 +228,7 @@ def plan_command(
     ram: int | None,
 ) -> None:
     """Show kernel, layout and cost of every matrix, and what else was considered."""
-    known = len(model.notes)
-    model = find_binary(prune(model))
-    for note in model.notes[known:]:
-        click.echo(f"note: {note}", err=True)
+    model = prepare(model, _note)
     decided = plan(model, load_target(target), context, max_batch)
     if flash is not None or ram is not None:
         refuse_too_large(decided, model, flash, ram)
@@ -271,8 +272,9 @@ def verify_command(
         cpu = chosen.checks[0]
     with tempfile.TemporaryDirectory(prefix="bitnetc-") as scratch:
         options = Options(target, None, context, max_batch, cc, weights=weights, board=board)
+        prepared = prepare(model, _note)
         with _progress() as show:
-            decided, artifact = compile_model(model, options, Path(scratch) / "out", show)
+            decided, artifact = compile_prepared(prepared, options, Path(scratch) / "out", show)
         failed = 0
         for outcome in verify(
             model, decided, artifact.program, cpu, runner, positions, artifact.weights
@@ -371,7 +373,7 @@ def convert_command(
             progress=show,
         )
     for note in model.notes:
-        click.echo(f"note: {note}", err=True)
+        _note(note)
     size = sum(f.stat().st_size for f in folder.iterdir())
     click.echo(f"{folder}: {model.name} ({model.family}), {size / 1e6:,.1f} MB")
 

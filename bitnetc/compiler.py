@@ -1,5 +1,6 @@
 """The stages in order: what `compile`, `plan` and `verify` share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,10 @@ from bitnetc.weights_file import Weights
 
 def silent(what: str, done: int, total: int) -> None:
     """No progress shown."""
+
+
+def unsaid(note: str) -> None:
+    """No note shown."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +73,28 @@ def _refuse_python(options: Options, toolchain: Toolchain) -> None:
         )
 
 
+def prepare(model: Model, say: Callable[[str], None] = unsaid) -> Model:
+    """prune -> find_binary: the model that is planned and packed. Says what they note."""
+    prepared = find_binary(prune(model))
+    for note in prepared.notes[len(model.notes) :]:
+        say(note)
+    return prepared
+
+
 def compile_model(
     model: Model, options: Options, out: Path, progress: Progress = silent
 ) -> tuple[Plan, Artifact]:
-    """prune -> find_binary -> plan -> pack -> emit -> build."""
+    """prepare -> plan -> pack -> emit -> build."""
+    return compile_prepared(prepare(model), options, out, progress)
+
+
+def compile_prepared(
+    model: Model, options: Options, out: Path, progress: Progress = silent
+) -> tuple[Plan, Artifact]:
+    """plan -> pack -> emit -> build, of what prepare() made."""
     check_destination(out)
-    model = find_binary(prune(model))
     target = load_target(options.target)
     toolchain = choose(target, options.target == "native", options.cc)
-    if options.batch is not None and options.batch < 1:
-        raise BitnetcError("--max-batch", f"{options.batch} is not a number of tokens")
     decided = plan(model, target, options.context, options.batch)
     if options.board:
         refuse_too_large(decided, model, options.board)

@@ -231,13 +231,15 @@ def plan(
     batch: the most tokens in one step, by default the target's.
     Raises BitnetcError when no kernel fits a matrix or the model exceeds a limit.
     """
-    context = context or model.shape.context
-    batch = batch or target.batch
+    context = model.shape.context if context is None else context
+    batch = target.batch if batch is None else batch
+    if batch < 1:
+        raise BitnetcError("--max-batch", f"{batch} is not a number of tokens")
     if not 1 <= context <= model.shape.context:
         raise BitnetcError(
             "--context",
             f"{context} positions asked, the model was made for {model.shape.context}",
-            "ask for fewer",
+            f"ask for 1 to {model.shape.context}",
         )
     if model.shape.head_dim > MAX_HEAD_DIM:
         raise BitnetcError(

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from checkpoints import VARIANTS, planted, write_checkpoint
+from click.testing import CliRunner
 
+from bitnetc.cli import main
 from bitnetc.compiler import load
 from bitnetc.model import Model
 from bitnetc.plan import plan, plan_json
@@ -69,3 +72,19 @@ def test_a_norm_of_fewer_would_differ(loaded: Callable[[str], Model]) -> None:
     model = planted(loaded("2b4t"))
     wrong = replace(prune(model), ffn_units=None)
     assert not np.array_equal(Reference(model).logits(TOKENS), Reference(wrong).logits(TOKENS))
+
+
+def test_every_command_says_what_was_left_out(
+    loaded: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = planted(loaded("2b4t"))
+    monkeypatch.setattr("bitnetc.cli.load", lambda *options: model)
+
+    def notes(*words: str) -> list[str]:
+        done = CliRunner().invoke(main, [*words, "--target", "scalar", "--max-batch", "0"])
+        assert done.exit_code == 2, done.output  # of the batch: nothing has to be built
+        return [line for line in done.output.splitlines() if line.startswith("note: ")]
+
+    compiled = notes("compile", "model", "-o", str(tmp_path / "out"))
+    assert sum("were left out" in note for note in compiled) == 1
+    assert notes("plan", "model") == notes("verify", "model") == compiled

@@ -13,20 +13,21 @@
 
 #include "bnc_lanes.h"
 
-enum { BNC_STREAMS = 4, BNC_AHEAD = 2048 }; /* bytes fetched ahead, of all streams together */
+enum { BNC_STREAMS = 4, BNC_AHEAD = 4096 }; /* bytes fetched ahead, of all streams together */
 
-/* A hint: any address may be given. */
+/* A hint: any address may be given. Fetched to the second-level cache, which was measured to be
+ * faster than to the first (docs/performance.md, "One token: several streams"). */
 BNC_INLINE void bnc_prefetch(const void *at)
 {
-    __builtin_prefetch(at, 0, 3);
+    __builtin_prefetch(at, 0, 2);
 }
 
-/* The same of `lines` cache lines of 64 bytes: what a kernel for several tokens, which is bound by
- * arithmetic, has fetched a little of at each step. */
+/* `lines` cache lines of 64 bytes to the first-level cache: what a kernel for several tokens, which
+ * is bound by arithmetic, has fetched a little of at each step. */
 BNC_INLINE void bnc_prefetch_lines(const uint8_t *at, int lines)
 {
     for (int i = 0; i < lines; i++)
-        bnc_prefetch(at + 64 * i);
+        __builtin_prefetch(at + 64 * i, 0, 3);
 }
 
 /* How far ahead of byte `at` one of `streams` streams of `bytes` bytes is fetched: from its end on,

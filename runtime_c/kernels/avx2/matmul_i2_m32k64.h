@@ -37,10 +37,10 @@ BNC_INLINE __m256i bnc_four_avx2(const int8_t *q)
     return _mm256_set1_epi32(four);
 }
 
-enum { BNC_I2_M32K64_GROUP = 128 }; /* columns that int16 sums hold */
+_Static_assert(BNC_TURN <= 128, "int16 sums");
 
-/* sum[32 rows] += codes * q of one token and `count` <= BNC_I2_M32K64_GROUP columns. */
-BNC_INLINE void bnc_group_i2_m32k64_avx2(int32_t *sum, const uint8_t *w, const int8_t *q, int count,
+/* sum[32 rows] += codes * q of one token and `count` <= BNC_TURN columns. */
+BNC_KERNEL void bnc_group_i2_m32k64_avx2(int32_t *sum, const uint8_t *w, const int8_t *q, int count,
                                          ptrdiff_t ahead)
 {
     const __m256i low2 = _mm256_set1_epi8(0x03), next2 = _mm256_set1_epi8(0x0c);
@@ -72,29 +72,6 @@ BNC_INLINE void bnc_group_i2_m32k64_avx2(int32_t *sum, const uint8_t *w, const i
     }
 }
 
-/* One token: bound by memory. `streams` groups of 32 rows take turns, a group of columns each. */
-BNC_INLINE void bnc_matvec_i2_m32k64_avx2(int32_t *restrict acc, const uint8_t *restrict w,
-                                          const int8_t *restrict q, int32_t sum_q, int rows,
-                                          int cols)
-{
-    enum { ROWS = BNC_I2_M32K64_ROWS, GROUP = BNC_I2_M32K64_GROUP };
-    const ptrdiff_t bytes = ROWS / 4 * (ptrdiff_t)cols; /* of a stream */
-    for (int m = 0; m < rows; m++)
-        acc[m] = -sum_q;
-    for (int m = 0; m < rows;) {
-        const int streams = rows - m < BNC_STREAMS * ROWS ? 1 : BNC_STREAMS;
-        for (int k = 0; k < cols; k += GROUP) {
-            const int count = cols - k < GROUP ? cols - k : GROUP;
-            const ptrdiff_t at = ROWS / 4 * (ptrdiff_t)k, ahead = bnc_ahead(at, bytes, streams);
-            for (int s = 0; s < streams; s++)
-                bnc_group_i2_m32k64_avx2(acc + m + ROWS * s, w + s * bytes + at, q + k, count,
-                                         ahead);
-        }
-        m += ROWS * streams;
-        w += streams * bytes;
-    }
-}
-
 /* acc of 32 rows and `tokens` <= 2 tokens += codes * q over `cols` <= 256 columns: 64 pairs of at
  * most 508 stay in int16. tokens is constant once inlined. codes: [cols / 4][32] dwords */
 BNC_INLINE void bnc_tile_i2_m32k64_avx2(int32_t *acc, int rows, const __m256i *codes,
@@ -120,7 +97,7 @@ BNC_INLINE void bnc_tile_i2_m32k64_avx2(int32_t *acc, int rows, const __m256i *c
 }
 
 /* The codes of `cols` columns and 32 rows as [cols / 4][four] registers. */
-BNC_INLINE void bnc_unpack_i2_m32k64_avx2(__m256i *to, const uint8_t *w, int cols)
+BNC_KERNEL void bnc_unpack_i2_m32k64_avx2(__m256i *to, const uint8_t *w, int cols)
 {
     const __m256i low2 = _mm256_set1_epi8(3);
     for (int k = 0; k < cols; k += 16, to += 16)
@@ -133,15 +110,13 @@ BNC_INLINE void bnc_unpack_i2_m32k64_avx2(__m256i *to, const uint8_t *w, int col
         }
 }
 
-/* Several tokens: 32 rows of 256 columns are unpacked to bytes once (8 KB, stays in L1). */
-BNC_KERNEL void bnc_matmul_i2_m32k64_avx2(int32_t *restrict acc, const uint8_t *restrict w,
-                                          const struct bnc_acts *x, int rows, int cols, int n)
+/* Several tokens: 32 rows of 256 columns are unpacked to bytes once (8 KB, stays in L1). per:
+ * columns of a row in a byte */
+BNC_INLINE void bnc_many_m32k64_avx2(void (*unpack)(__m256i *to, const uint8_t *w, int cols),
+                                     int32_t *restrict acc, const uint8_t *restrict w,
+                                     const struct bnc_acts *x, int rows, int cols, int n, int per)
 {
     enum { CHUNK = 256, ROWS = BNC_I2_M32K64_ROWS };
-    if (n == 1) {
-        bnc_matvec_i2_m32k64_avx2(acc, w, x->q, x->sum[0], rows, cols);
-        return;
-    }
     for (int i = 0; i < n; i++)
         for (int m = 0; m < rows; m++)
             acc[i * rows + m] = -x->sum[i];
@@ -150,8 +125,8 @@ BNC_KERNEL void bnc_matmul_i2_m32k64_avx2(int32_t *restrict acc, const uint8_t *
             __m256i codes[CHUNK];
             const int count = cols - first < CHUNK ? cols - first : CHUNK;
             const int8_t *q = x->q + first;
-            bnc_unpack_i2_m32k64_avx2(codes, w, count);
-            w += count * ROWS / 4;
+            unpack(codes, w, count);
+            w += count * ROWS / per;
             int i = 0;
             for (; i + 2 <= n; i += 2)
                 bnc_tile_i2_m32k64_avx2(acc + i * rows + m, rows, codes,
@@ -160,6 +135,15 @@ BNC_KERNEL void bnc_matmul_i2_m32k64_avx2(int32_t *restrict acc, const uint8_t *
                 bnc_tile_i2_m32k64_avx2(acc + i * rows + m, rows, codes,
                                         q + i * (ptrdiff_t)x->stride, x->stride, 1, count);
         }
+}
+
+BNC_KERNEL void bnc_matmul_i2_m32k64_avx2(int32_t *restrict acc, const uint8_t *restrict w,
+                                          const struct bnc_acts *x, int rows, int cols, int n)
+{
+    if (n == 1)
+        bnc_take_turns(bnc_group_i2_m32k64_avx2, acc, w, x->q, x->sum[0], rows, cols, 4);
+    else
+        bnc_many_m32k64_avx2(bnc_unpack_i2_m32k64_avx2, acc, w, x, rows, cols, n, 4);
 }
 
 #endif

@@ -65,12 +65,12 @@ BNC_INLINE void bnc_unpack_t5_avx512vbmi(__m512i code[5], __m512i byte,
 }
 
 /* acc of `streams` times 32 rows and one token; streams <= BNC_STREAMS is constant once inlined. */
-BNC_INLINE void bnc_streams_t5_m32k80_avx512vbmi(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_streams_t5_m32k80_avx512vbmi(int32_t *restrict acc, const uint8_t *restrict w,
                                                  const int8_t *restrict q, int32_t sum_q,
-                                                 int streams, int cols,
-                                                 const struct bnc_tables_t5_avx512vbmi *tables)
+                                                 int streams, int cols)
 {
     enum { ROWS = BNC_T5_M32K80_ROWS };
+    const struct bnc_tables_t5_avx512vbmi tables = bnc_tables_t5_avx512vbmi();
     const ptrdiff_t bytes = ROWS * (ptrdiff_t)cols / 5; /* of a stream */
     __m512i sum[BNC_STREAMS][2];                        /* [stream][half of its rows] */
     for (int s = 0; s < streams; s++)
@@ -83,7 +83,7 @@ BNC_INLINE void bnc_streams_t5_m32k80_avx512vbmi(int32_t *restrict acc, const ui
             for (int h = 0; h < 2; h++) {
                 __m512i code[5];
                 bnc_unpack_t5_avx512vbmi(code, _mm512_loadu_si512(w + s * bytes + at + 64 * h),
-                                         tables);
+                                         &tables);
                 for (int i = 0; i < 5; i++)
                     sum[s][h] =
                         _mm512_dpbusd_epi32(sum[s][h], code[i], bnc_four_avx512vnni(q + k + 4 * i));
@@ -101,15 +101,7 @@ BNC_INLINE void bnc_matvec_t5_m32k80_avx512vbmi(int32_t *restrict acc, const uin
                                                 const int8_t *restrict q, int32_t sum_q, int rows,
                                                 int cols)
 {
-    enum { ROWS = BNC_T5_M32K80_ROWS };
-    const struct bnc_tables_t5_avx512vbmi tables = bnc_tables_t5_avx512vbmi();
-    int m = 0;
-    for (; m + BNC_STREAMS * ROWS <= rows; m += BNC_STREAMS * ROWS)
-        bnc_streams_t5_m32k80_avx512vbmi(acc + m, w + (ptrdiff_t)m * cols / 5, q, sum_q,
-                                         BNC_STREAMS, cols, &tables);
-    for (; m < rows; m += ROWS)
-        bnc_streams_t5_m32k80_avx512vbmi(acc + m, w + (ptrdiff_t)m * cols / 5, q, sum_q, 1, cols,
-                                         &tables);
+    bnc_in_streams(bnc_streams_t5_m32k80_avx512vbmi, acc, w, q, sum_q, rows, cols, 5);
 }
 
 /* Several tokens: 32 rows of 480 columns are unpacked to bytes once (15 KB, stays in L1). */

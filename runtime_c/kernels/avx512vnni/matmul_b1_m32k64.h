@@ -22,7 +22,7 @@
 _Static_assert(BNC_B1_M32K64_ROWS == 32 && BNC_B1_M32K64_COLS == 64, "unrolled by hand");
 
 /* acc of `streams` times 32 rows and one token; streams <= BNC_STREAMS is constant once inlined. */
-BNC_INLINE void bnc_streams_b1_m32k64_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_streams_b1_m32k64_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
                                                  const int8_t *restrict q, int32_t sum_q,
                                                  int streams, int cols)
 {
@@ -67,13 +67,7 @@ BNC_INLINE void bnc_matvec_b1_m32k64_avx512vnni(int32_t *restrict acc, const uin
                                                 const int8_t *restrict q, int32_t sum_q, int rows,
                                                 int cols)
 {
-    enum { ROWS = BNC_B1_M32K64_ROWS };
-    int m = 0;
-    for (; m + BNC_STREAMS * ROWS <= rows; m += BNC_STREAMS * ROWS)
-        bnc_streams_b1_m32k64_avx512vnni(acc + m, w + (ptrdiff_t)m * cols / 8, q, sum_q,
-                                         BNC_STREAMS, cols);
-    for (; m < rows; m += ROWS)
-        bnc_streams_b1_m32k64_avx512vnni(acc + m, w + (ptrdiff_t)m * cols / 8, q, sum_q, 1, cols);
+    bnc_in_streams(bnc_streams_b1_m32k64_avx512vnni, acc, w, q, sum_q, rows, cols, 8);
 }
 
 /* The codes 0 and 2 of sixteen rows and 32 columns, `step` bytes between four columns. */

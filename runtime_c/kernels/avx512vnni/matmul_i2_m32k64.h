@@ -30,7 +30,7 @@ BNC_INLINE __m512i bnc_four_avx512vnni(const int8_t *q)
 }
 
 /* acc of `streams` times 32 rows and one token; streams <= BNC_STREAMS is constant once inlined. */
-BNC_INLINE void bnc_streams_i2_m32k64_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_streams_i2_m32k64_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
                                                  const int8_t *restrict q, int32_t sum_q,
                                                  int streams, int cols)
 {
@@ -72,13 +72,7 @@ BNC_INLINE void bnc_matvec_i2_m32k64_avx512vnni(int32_t *restrict acc, const uin
                                                 const int8_t *restrict q, int32_t sum_q, int rows,
                                                 int cols)
 {
-    enum { ROWS = BNC_I2_M32K64_ROWS };
-    int m = 0;
-    for (; m + BNC_STREAMS * ROWS <= rows; m += BNC_STREAMS * ROWS)
-        bnc_streams_i2_m32k64_avx512vnni(acc + m, w + (ptrdiff_t)m * cols / 4, q, sum_q,
-                                         BNC_STREAMS, cols);
-    for (; m < rows; m += ROWS)
-        bnc_streams_i2_m32k64_avx512vnni(acc + m, w + (ptrdiff_t)m * cols / 4, q, sum_q, 1, cols);
+    bnc_in_streams(bnc_streams_i2_m32k64_avx512vnni, acc, w, q, sum_q, rows, cols, 4);
 }
 
 enum { BNC_I2_M32K64_TOKENS = 8 }; /* tokens multiplied at a time: 16 of 32 registers are sums */

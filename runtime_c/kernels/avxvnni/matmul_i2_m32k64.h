@@ -24,7 +24,7 @@
 _Static_assert(BNC_I2_M32K64_ROWS == 32 && BNC_I2_M32K64_COLS == 64, "unrolled by hand");
 
 /* sum[32 rows] += codes * q of one token and `count` columns. */
-BNC_INLINE void bnc_group_i2_m32k64_avxvnni(int32_t *sum, const uint8_t *w, const int8_t *q,
+BNC_KERNEL void bnc_group_i2_m32k64_avxvnni(int32_t *sum, const uint8_t *w, const int8_t *q,
                                             int count, ptrdiff_t ahead)
 {
     const __m256i low2 = _mm256_set1_epi8(0x03), next2 = _mm256_set1_epi8(0x0c);
@@ -49,29 +49,6 @@ BNC_INLINE void bnc_group_i2_m32k64_avxvnni(int32_t *sum, const uint8_t *w, cons
         __m256i *to = (__m256i *)(void *)(sum + 8 * r);
         const __m256i both = _mm256_add_epi32(once[r], _mm256_srai_epi32(fourfold[r], 2));
         _mm256_storeu_si256(to, _mm256_add_epi32(bnc_load_i2_m32k64_avx2(to), both));
-    }
-}
-
-/* One token: bound by memory. `streams` groups of 32 rows take turns, some columns each. */
-BNC_INLINE void bnc_matvec_i2_m32k64_avxvnni(int32_t *restrict acc, const uint8_t *restrict w,
-                                             const int8_t *restrict q, int32_t sum_q, int rows,
-                                             int cols)
-{
-    enum { ROWS = BNC_I2_M32K64_ROWS, GROUP = 128 };
-    const ptrdiff_t bytes = ROWS / 4 * (ptrdiff_t)cols; /* of a stream */
-    for (int m = 0; m < rows; m++)
-        acc[m] = -sum_q;
-    for (int m = 0; m < rows;) {
-        const int streams = rows - m < BNC_STREAMS * ROWS ? 1 : BNC_STREAMS;
-        for (int k = 0; k < cols; k += GROUP) {
-            const int count = cols - k < GROUP ? cols - k : GROUP;
-            const ptrdiff_t at = ROWS / 4 * (ptrdiff_t)k, ahead = bnc_ahead(at, bytes, streams);
-            for (int s = 0; s < streams; s++)
-                bnc_group_i2_m32k64_avxvnni(acc + m + ROWS * s, w + s * bytes + at, q + k, count,
-                                            ahead);
-        }
-        m += ROWS * streams;
-        w += streams * bytes;
     }
 }
 
@@ -102,7 +79,7 @@ BNC_KERNEL void bnc_matmul_i2_m32k64_avxvnni(int32_t *restrict acc, const uint8_
 {
     enum { CHUNK = 512, ROWS = BNC_I2_M32K64_ROWS, TOKENS = BNC_I2_M32K64_AVXVNNI_TOKENS };
     if (n == 1) {
-        bnc_matvec_i2_m32k64_avxvnni(acc, w, x->q, x->sum[0], rows, cols);
+        bnc_take_turns(bnc_group_i2_m32k64_avxvnni, acc, w, x->q, x->sum[0], rows, cols, 4);
         return;
     }
     for (int i = 0; i < n; i++)

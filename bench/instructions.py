@@ -79,7 +79,7 @@ def report(
     own = any(k.features for k in kernels_of(target))
     names = [name for name in places if not (own and name.startswith("scalar:"))]
     if wanted or profile:
-        names = [name for name in places if name in (wanted or [profile])]
+        names = [name for name in places if name in (wanted or [profile or ""])]
     wasm = target.arch == "wasm32"
     with tempfile.TemporaryDirectory() as folder:
         source, program = Path(folder, "instructions.c"), Path(folder, "instructions")

@@ -25,7 +25,7 @@ from programs import build, kernels_of, render  # noqa: E402
 from bitnetc.cost import matrix_cost  # noqa: E402
 from bitnetc.errors import BitnetcError  # noqa: E402
 from bitnetc.kernels import Kernel  # noqa: E402
-from bitnetc.plan import ROLES, tallest_tile  # noqa: E402
+from bitnetc.plan import SHARERS, tallest_tile  # noqa: E402
 from bitnetc.run import command  # noqa: E402
 from bitnetc.target import BATCH, Target, load_target, runs_here  # noqa: E402
 
@@ -82,7 +82,7 @@ def picked(target: Target, role: str) -> str:
 
     def cycles(kernel: Kernel) -> float:
         rows, cols = kernel.layout.pad(*SHAPES[role])
-        return matrix_cost(kernel, rows, cols, ROLES[role], target.cost).cycles
+        return matrix_cost(kernel, rows, cols, SHARERS[role], target.cost).cycles
 
     return min((k for k in target.kernels if _ternary(k)), key=cycles).name
 

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bitnetc.checkpoint.tensor import release
 from bitnetc.compiler import load
@@ -28,10 +29,10 @@ from bitnetc.target import load_target
 TOKENS = (1, 2000, 77000)
 
 
-class Latest(dict):
+class Latest(dict[int, NDArray[np.int8]]):
     """Keeps what was put last: the reference else keeps every matrix."""
 
-    def __setitem__(self, key: object, value: object) -> None:
+    def __setitem__(self, key: int, value: NDArray[np.int8]) -> None:
         self.clear()
         release()
         super().__setitem__(key, value)

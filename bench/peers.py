@@ -196,7 +196,8 @@ def ratio(samples: Sequence[Sample], name: str, best: str, what: str) -> float:
 
 
 def middle(samples: Sequence[Sample], name: str, what: str) -> float:
-    return median([getattr(s, what) for s in samples if s.name == name] or [0.0])
+    found: list[float] = [getattr(s, what) for s in samples if s.name == name]
+    return median(found or [0.0])
 
 
 def table(engines: Sequence[Engine], samples: Sequence[Sample]) -> list[str]:

@@ -55,12 +55,17 @@ class Contestant:
         return kernel.layout.packed_bytes(self.tile, kernel.layout.pad(1, cols)[1])
 
 
+def _cycles(kernel: Kernel, target: Target) -> float:
+    rows, cols = kernel.layout.pad(FFN, DIM)
+    return matrix_cost(kernel, rows, cols, 2, target.cost).cycles
+
+
 def contestants(target: Target) -> list[Contestant]:
     """The kernel that reads all first, then those that skip."""
     kernels = [k for k in target.kernels if not k.layout.code.integers and k.activation == "int8"]
     dense = min(
         (k for k in kernels if k.skips == "nothing"),
-        key=lambda k: matrix_cost(k, *k.layout.pad(FFN, DIM), 2, target.cost).cycles,
+        key=lambda k: _cycles(k, target),
     )
     up = [dense, *(k for k in kernels if k.skips == "rows")]
     down = [dense, *(k for k in kernels if k.skips == "columns")]

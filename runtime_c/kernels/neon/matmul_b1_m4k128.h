@@ -103,19 +103,7 @@ BNC_KERNEL void bnc_matmul_b1_m4k128_neon(int32_t *restrict acc, const uint8_t *
             for (int v = 0; v < count; v += 8)
                 for (int r = 0; r < 4; r++, w += 16)
                     bnc_unpack_b1_neon(&codes[v][r], 4, w);
-            for (int i = 0; i < n; i++) {
-                const int8_t *q = x->q + i * x->stride + first;
-                struct bnc_row_neon row[4];
-                for (int r = 0; r < 4; r++)
-                    row[r] = bnc_row_zero_neon();
-                for (int v = 0; v < count; v++) {
-                    const int8x16_t xv = vld1q_s8(q + 16 * v);
-                    for (int r = 0; r < 4; r++)
-                        row[r] = bnc_row_add_neon(row[r], codes[v][r], xv);
-                }
-                int32_t *to = acc + i * rows + m;
-                vst1q_s32(to, vaddq_s32(vld1q_s32(to), bnc_sum_rows_neon(row)));
-            }
+            bnc_tokens_neon(acc + m, rows, codes, x, first, count, n, 0);
         }
     }
 }

@@ -83,16 +83,18 @@ BNC_KERNEL void bnc_matmul_i2_k256_neon(int32_t *restrict acc, const uint8_t *re
     for (int m = 0; m < rows; m += 4) {
         const int left = rows - m < 4 ? rows - m : 4;
         const struct bnc_rows r4 = bnc_rows_from(w, bytes, m, rows);
-        if (n == 1) {
-            bnc_store_rows_i2_k256_neon(
-                acc + m,
-                vsubq_s32(bnc_four_rows_i2_k256_neon(&r4, x->q, cols), vdupq_n_s32(x->sum[0])),
-                left);
+        if (n == 1 || left < 4) {
+            for (int i = 0; i < n; i++) {
+                const int8_t *q = x->q + i * (ptrdiff_t)x->stride;
+                bnc_store_rows_i2_k256_neon(
+                    acc + i * rows + m,
+                    vsubq_s32(bnc_four_rows_i2_k256_neon(&r4, q, cols), vdupq_n_s32(x->sum[i])),
+                    left);
+            }
             continue;
         }
         for (int i = 0; i < n; i++)
-            for (int r = 0; r < left; r++)
-                acc[i * rows + m + r] = -x->sum[i];
+            vst1q_s32(acc + i * rows + m, vdupq_n_s32(-x->sum[i]));
         for (int first = 0; first < cols; first += CHUNK) {
             int8x16_t codes[CHUNK / 16][4];
             const int count = cols - first < CHUNK ? cols - first : CHUNK;
@@ -104,21 +106,7 @@ BNC_KERNEL void bnc_matmul_i2_k256_neon(int32_t *restrict acc, const uint8_t *re
                         for (int p = 0; p < 4; p++)
                             codes[k / 16 + 4 * p + v][r] = code[p];
                     }
-            for (int i = 0; i < n; i++) {
-                const int8_t *q = x->q + i * (ptrdiff_t)x->stride + first;
-                struct bnc_row_neon row[4];
-                int32_t total[4];
-                for (int r = 0; r < 4; r++)
-                    row[r] = bnc_row_zero_neon();
-                for (int v = 0; v < count / 16; v++) {
-                    const int8x16_t xv = vld1q_s8(q + 16 * v);
-                    for (int r = 0; r < 4; r++)
-                        row[r] = bnc_row_add_neon(row[r], codes[v][r], xv);
-                }
-                vst1q_s32(total, bnc_sum_rows_neon(row));
-                for (int r = 0; r < left; r++)
-                    acc[i * rows + m + r] += total[r];
-            }
+            bnc_tokens_neon(acc + m, rows, codes, x, first, count / 16, n, 0);
         }
     }
 }

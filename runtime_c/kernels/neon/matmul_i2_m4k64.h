@@ -89,6 +89,28 @@ BNC_INLINE void bnc_matvec_i2_m4k64_neon(int32_t *restrict acc, const uint8_t *r
     }
 }
 
+/* acc of four rows and n tokens += codes * q over `count` registers of sixteen columns, from column
+ * `first` on; -= where `minus`, which is constant once inlined. codes: [register][row], as many as
+ * int16 sums hold */
+BNC_INLINE void bnc_tokens_neon(int32_t *acc, int rows, const int8x16_t (*codes)[4],
+                                const struct bnc_acts *x, int first, int count, int n, int minus)
+{
+    for (int i = 0; i < n; i++) {
+        const int8_t *q = x->q + i * (ptrdiff_t)x->stride + first;
+        struct bnc_row_neon row[4];
+        for (int r = 0; r < 4; r++)
+            row[r] = bnc_row_zero_neon();
+        for (int v = 0; v < count; v++) {
+            const int8x16_t xv = vld1q_s8(q + 16 * v);
+            for (int r = 0; r < 4; r++)
+                row[r] = bnc_row_add_neon(row[r], codes[v][r], xv);
+        }
+        int32_t *to = acc + i * rows;
+        const int32x4_t before = vld1q_s32(to), sum = bnc_sum_rows_neon(row);
+        vst1q_s32(to, minus ? vsubq_s32(before, sum) : vaddq_s32(before, sum));
+    }
+}
+
 /* Several tokens: four rows of 2048 columns are unpacked to bytes once (8 KB, stays in L1). */
 BNC_KERNEL void bnc_matmul_i2_m4k64_neon(int32_t *restrict acc, const uint8_t *restrict w,
                                          const struct bnc_acts *x, int rows, int cols, int n)
@@ -112,19 +134,7 @@ BNC_KERNEL void bnc_matmul_i2_m4k64_neon(int32_t *restrict acc, const uint8_t *r
                         codes[v + u][r] = code[u];
                     w += 16;
                 }
-            for (int i = 0; i < n; i++) {
-                const int8_t *q = x->q + i * x->stride + first;
-                struct bnc_row_neon row[4];
-                for (int r = 0; r < 4; r++)
-                    row[r] = bnc_row_zero_neon();
-                for (int v = 0; v < count; v++) {
-                    const int8x16_t xv = vld1q_s8(q + 16 * v);
-                    for (int r = 0; r < 4; r++)
-                        row[r] = bnc_row_add_neon(row[r], codes[v][r], xv);
-                }
-                int32_t *to = acc + i * rows + m;
-                vst1q_s32(to, vaddq_s32(vld1q_s32(to), bnc_sum_rows_neon(row)));
-            }
+            bnc_tokens_neon(acc + m, rows, codes, x, first, count, n, 0);
         }
     }
 }

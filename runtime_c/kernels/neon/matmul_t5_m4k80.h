@@ -127,19 +127,7 @@ BNC_KERNEL void bnc_matmul_t5_m4k80_neon(int32_t *restrict acc, const uint8_t *r
                         codes[v + u][r] = c[u];
                     w += 16;
                 }
-            for (int i = 0; i < n; i++) {
-                const int8_t *q = x->q + i * (ptrdiff_t)x->stride + first;
-                struct bnc_row_neon row[4];
-                for (int r = 0; r < 4; r++)
-                    row[r] = bnc_row_zero_neon();
-                for (int v = 0; v < count; v++) {
-                    const int8x16_t xv = vld1q_s8(q + 16 * v);
-                    for (int r = 0; r < 4; r++)
-                        row[r] = bnc_row_add_neon(row[r], codes[v][r], xv);
-                }
-                int32_t *to = acc + i * rows + m;
-                vst1q_s32(to, vsubq_s32(vld1q_s32(to), bnc_sum_rows_neon(row)));
-            }
+            bnc_tokens_neon(acc + m, rows, codes, x, first, count, n, 1);
         }
     }
 }

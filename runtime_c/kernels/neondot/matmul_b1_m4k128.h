@@ -57,7 +57,7 @@ BNC_INLINE void bnc_matvec_b1_m4k128_neondot(int32_t *restrict acc, const uint8_
 BNC_KERNEL void bnc_matmul_b1_m4k128_neondot(int32_t *restrict acc, const uint8_t *restrict w,
                                              const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = 2048, TOKENS = BNC_I2_M4K64_TOKENS };
+    enum { CHUNK = 2048 };
     if (n == 1) {
         bnc_matvec_b1_m4k128_neondot(acc, w, x->q, x->sum[0], rows, cols);
         return;
@@ -71,17 +71,7 @@ BNC_KERNEL void bnc_matmul_b1_m4k128_neondot(int32_t *restrict acc, const uint8_
             for (int v = 0; v < count; v += 8)
                 for (int r = 0; r < 4; r++, w += 16)
                     bnc_unpack_b1_neon(codes + 4 * v + r, 4, w);
-            const int8_t *q[TOKENS];
-            int i = 0;
-            for (; i + TOKENS <= n; i += TOKENS) {
-                for (int t = 0; t < TOKENS; t++)
-                    q[t] = x->q + (i + t) * x->stride + first;
-                bnc_tile_i2_m4k64_neondot(acc + i * rows + m, rows, codes, q, TOKENS, count);
-            }
-            for (; i < n; i++) {
-                q[0] = x->q + i * x->stride + first;
-                bnc_tile_i2_m4k64_neondot(acc + i * rows + m, rows, codes, q, 1, count);
-            }
+            bnc_tokens_neondot(acc + m, rows, codes, x, first, count, n);
         }
     }
 }

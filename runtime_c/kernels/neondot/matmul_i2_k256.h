@@ -82,7 +82,7 @@ BNC_KERNEL void bnc_rows_i2_k256_neondot(int32_t *restrict acc, const uint8_t *r
 BNC_KERNEL void bnc_matmul_i2_k256_neondot(int32_t *restrict acc, const uint8_t *restrict w,
                                            const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = 2048, TOKENS = BNC_I2_M4K64_TOKENS };
+    enum { CHUNK = 2048 };
     const uint8x16_t low2 = vdupq_n_u8(3);
     const ptrdiff_t bytes = cols / 4;
     for (int m = 0; m < rows; m += 4) {
@@ -113,17 +113,7 @@ BNC_KERNEL void bnc_matmul_i2_k256_neondot(int32_t *restrict acc, const uint8_t 
                         to[32] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(c, 2), low2));
                         to[48] = vreinterpretq_s8_u8(vandq_u8(c, low2));
                     }
-            const int8_t *q[TOKENS];
-            int i = 0;
-            for (; i + TOKENS <= n; i += TOKENS) {
-                for (int t = 0; t < TOKENS; t++)
-                    q[t] = x->q + (i + t) * (ptrdiff_t)x->stride + first;
-                bnc_tile_i2_m4k64_neondot(acc + i * rows + m, rows, codes, q, TOKENS, count / 16);
-            }
-            for (; i < n; i++) {
-                q[0] = x->q + i * (ptrdiff_t)x->stride + first;
-                bnc_tile_i2_m4k64_neondot(acc + i * rows + m, rows, codes, q, 1, count / 16);
-            }
+            bnc_tokens_neondot(acc + m, rows, codes, x, first, count / 16, n);
         }
     }
 }

@@ -83,11 +83,29 @@ BNC_INLINE void bnc_tile_i2_m4k64_neondot(int32_t *acc, int rows, const int8x16_
     }
 }
 
+/* The same for n tokens, from column `first` on. */
+BNC_INLINE void bnc_tokens_neondot(int32_t *acc, int rows, const int8x16_t *codes,
+                                   const struct bnc_acts *x, int first, int count, int n)
+{
+    enum { TOKENS = BNC_I2_M4K64_TOKENS };
+    const int8_t *q[TOKENS];
+    int i = 0;
+    for (; i + TOKENS <= n; i += TOKENS) {
+        for (int t = 0; t < TOKENS; t++)
+            q[t] = x->q + (i + t) * (ptrdiff_t)x->stride + first;
+        bnc_tile_i2_m4k64_neondot(acc + i * rows, rows, codes, q, TOKENS, count);
+    }
+    for (; i < n; i++) {
+        q[0] = x->q + i * (ptrdiff_t)x->stride + first;
+        bnc_tile_i2_m4k64_neondot(acc + i * rows, rows, codes, q, 1, count);
+    }
+}
+
 /* Several tokens: four rows of 2048 columns are unpacked to bytes once (8 KB, stays in L1). */
 BNC_KERNEL void bnc_matmul_i2_m4k64_neondot(int32_t *restrict acc, const uint8_t *restrict w,
                                             const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = 2048, TOKENS = BNC_I2_M4K64_TOKENS };
+    enum { CHUNK = 2048 };
     if (n == 1) {
         bnc_matvec_i2_m4k64_neondot(acc, w, x->q, x->sum[0], rows, cols);
         return;
@@ -109,17 +127,7 @@ BNC_KERNEL void bnc_matmul_i2_m4k64_neondot(int32_t *restrict acc, const uint8_t
                     to[12] = vreinterpretq_s8_u8(vandq_u8(c, low2));
                     w += 16;
                 }
-            const int8_t *q[TOKENS];
-            int i = 0;
-            for (; i + TOKENS <= n; i += TOKENS) {
-                for (int t = 0; t < TOKENS; t++)
-                    q[t] = x->q + (i + t) * x->stride + first;
-                bnc_tile_i2_m4k64_neondot(acc + i * rows + m, rows, codes, q, TOKENS, count);
-            }
-            for (; i < n; i++) {
-                q[0] = x->q + i * x->stride + first;
-                bnc_tile_i2_m4k64_neondot(acc + i * rows + m, rows, codes, q, 1, count);
-            }
+            bnc_tokens_neondot(acc + m, rows, codes, x, first, count, n);
         }
     }
 }

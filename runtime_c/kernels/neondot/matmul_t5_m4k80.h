@@ -86,7 +86,7 @@ BNC_INLINE void bnc_matvec_t5_m4k80_neondot(int32_t *restrict acc, const uint8_t
 BNC_KERNEL void bnc_matmul_t5_m4k80_neondot(int32_t *restrict acc, const uint8_t *restrict w,
                                             const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = 25 * BNC_T5_M4K80_COLS, TOKENS = BNC_I2_M4K64_TOKENS };
+    enum { CHUNK = 25 * BNC_T5_M4K80_COLS };
     if (n == 1) {
         bnc_matvec_t5_m4k80_neondot(acc, w, x->q, x->sum[0], rows, cols);
         return;
@@ -106,17 +106,7 @@ BNC_KERNEL void bnc_matmul_t5_m4k80_neondot(int32_t *restrict acc, const uint8_t
                         codes[4 * (v + u) + r] = c[u];
                     w += 16;
                 }
-            const int8_t *q[TOKENS];
-            int i = 0;
-            for (; i + TOKENS <= n; i += TOKENS) {
-                for (int t = 0; t < TOKENS; t++)
-                    q[t] = x->q + (i + t) * (ptrdiff_t)x->stride + first;
-                bnc_tile_i2_m4k64_neondot(acc + i * rows + m, rows, codes, q, TOKENS, count);
-            }
-            for (; i < n; i++) {
-                q[0] = x->q + i * (ptrdiff_t)x->stride + first;
-                bnc_tile_i2_m4k64_neondot(acc + i * rows + m, rows, codes, q, 1, count);
-            }
+            bnc_tokens_neondot(acc + m, rows, codes, x, first, count, n);
         }
         for (int i = 0; i < n; i++)
             vst1q_s32(acc + i * rows + m, vnegq_s32(vld1q_s32(acc + i * rows + m)));

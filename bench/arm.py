@@ -81,11 +81,17 @@ class Cost:
     flags: str  # of the target, or of the core
 
 
+def _trits(kernel: Kernel) -> bool:
+    """Whether it multiplies trits by activations of eight bits."""
+    code = kernel.layout.code
+    return not code.integers and code.step == 1 and kernel.activation != "bits"
+
+
 def our_loops(target: Target) -> list[Loop]:
     """Every kernel for trits of the target's kernels, with one token and with many."""
     found = []
     for kernel in KERNELS.values():
-        if kernel.layout.code.integers or kernel.isa == "scalar":
+        if not _trits(kernel) or kernel.isa == "scalar":
             continue
         if not set(kernel.features) <= set(target.features):
             continue
@@ -354,7 +360,11 @@ def boards() -> None:
             weights = one = many = 0.0
             for rows, cols, sharers in shapes:
                 best = min(
-                    (_sums(k, rows, cols, sharers, target) for k in target.kernels if _trits(k)),
+                    (
+                        _sums(k, rows, cols, sharers, target)
+                        for k in target.kernels
+                        if _trits(k) and k.skips == "nothing"
+                    ),
                     key=lambda found: found[0],
                 )
                 weights, one, many = weights + best[1], one + best[2], many + best[3]
@@ -368,10 +378,6 @@ def boards() -> None:
                 f"{board.name:<11}{read / 1e6:6.0f}{1e3 * read / rate:7.1f}{cycles / 1e6:9.0f}"
                 f"{1e3 * cycles / power:7.1f}{answer:10.1f}{prompt:10.1f}"
             )
-
-
-def _trits(kernel: Kernel) -> bool:
-    return not kernel.layout.code.integers and kernel.skips == "nothing"
 
 
 def _sums(

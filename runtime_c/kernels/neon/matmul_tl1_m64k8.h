@@ -17,6 +17,7 @@
 
 #include "../../bnc_layouts.h"
 #include "../../bnc_linear.h"
+#include "load.h"
 
 enum {
     BNC_TL1_M64K8_NEON_BLOCKS = 64, /* column blocks summed in int16 */
@@ -72,12 +73,15 @@ BNC_INLINE uint8x16_t bnc_lower_tl1_neon(uint8x16_t index, uint8x16_t c)
     return vbslq_u8(vdupq_n_u8(15), c, index);
 }
 
-/* v[8] is complete before anything that reads it, however the compiler schedules: in-order cores
- * want eight instructions between one and the next that waits for it. */
+/* v[8], v[4] is complete before anything that reads it, however the compiler schedules: in-order
+ * cores want eight instructions between one and the next that waits for it, and none of 32
+ * registers is to be spilled. */
 #define BNC_TL1_M64K8_ORDER(v)                                                                     \
     __asm__ volatile(""                                                                            \
                      : "+w"((v)[0]), "+w"((v)[1]), "+w"((v)[2]), "+w"((v)[3]), "+w"((v)[4]),       \
                        "+w"((v)[5]), "+w"((v)[6]), "+w"((v)[7]))
+#define BNC_TL1_M64K8_ORDER4(v)                                                                    \
+    __asm__ volatile("" : "+w"((v)[0]), "+w"((v)[1]), "+w"((v)[2]), "+w"((v)[3]))
 
 BNC_INLINE void bnc_matvec_tl1_m64k8_neon(int32_t *restrict acc, const uint8_t *restrict w,
                                           const struct bnc_acts *x, int cols)
@@ -99,13 +103,15 @@ BNC_INLINE void bnc_matvec_tl1_m64k8_neon(int32_t *restrict acc, const uint8_t *
         for (int kb = first; kb < last; kb++) {
             const int8_t *t = tables + 64 * kb;
             const uint8_t *codes = w + (ptrdiff_t)kb * BNC_TL1_M64K8_NEON_BYTES;
-            const int8x16x2_t upper = { { vld1q_s8(t), vld1q_s8(t + 16) } };
-            const int8x16x2_t lower = { { vld1q_s8(t + 32), vld1q_s8(t + 48) } };
+            const int8x16x2_t upper = { { bnc_load_codes_neon(t), bnc_load_codes_neon(t + 16) } };
+            const int8x16x2_t lower = { { bnc_load_codes_neon(t + 32),
+                                          bnc_load_codes_neon(t + 48) } };
+#pragma GCC unroll 2
             for (int r = 0; r < 8; r += 4) {
                 uint8x16_t c[4];
                 int8x16_t entry[8];
                 for (int j = 0; j < 4; j++)
-                    c[j] = vld1q_u8(codes + 16 * (r + j));
+                    c[j] = bnc_load_neon(codes + 16 * (r + j));
                 for (int j = 0; j < 4; j++)
                     index[j] = bnc_upper_tl1_neon(index[j], c[j]);
                 for (int j = 0; j < 4; j++)
@@ -114,8 +120,11 @@ BNC_INLINE void bnc_matvec_tl1_m64k8_neon(int32_t *restrict acc, const uint8_t *
                 for (int j = 0; j < 8; j++)
                     entry[j] = vqtbl2q_s8(j < 4 ? upper : lower, index[j]);
                 BNC_TL1_M64K8_ORDER(entry);
-                for (int j = 0; j < 8; j++)
-                    row[r + j % 4] = vpadalq_s8(row[r + j % 4], entry[j]);
+                for (int j = 0; j < 4; j++)
+                    row[r + j] = vpadalq_s8(row[r + j], entry[j]);
+                BNC_TL1_M64K8_ORDER4(row + r);
+                for (int j = 0; j < 4; j++)
+                    row[r + j] = vpadalq_s8(row[r + j], entry[4 + j]);
             }
         }
         bnc_flush_tl1_m64k8_neon(acc, row);
@@ -134,13 +143,14 @@ BNC_INLINE void bnc_tile_tl1_m64k8_neon(int32_t *acc, int rows, const uint8x16_t
     for (int i = 0; i < tokens; i++)
         for (int r = 0; r < 8; r++)
             row[i][r] = vdupq_n_s16(0);
+#pragma GCC unroll 4
     for (int kb = 0; kb < 2 * blocks; kb++) {
         int8x16x2_t t[BNC_TL1_M64K8_TOKENS];
         for (int i = 0; i < tokens; i++)
-            t[i] = (int8x16x2_t){ { vld1q_s8(tables[i] + 32 * kb),
-                                    vld1q_s8(tables[i] + 32 * kb + 16) } };
+            t[i] = (int8x16x2_t){ { bnc_load_codes_neon(tables[i] + 32 * kb),
+                                    bnc_load_codes_neon(tables[i] + 32 * kb + 16) } };
         for (int r = 0; r < 8; r++) {
-            const uint8x16_t index = indices[8 * kb + r];
+            const uint8x16_t index = bnc_load_neon(indices + 8 * kb + r);
             for (int i = 0; i < tokens; i++)
                 row[i][r] = vpadalq_s8(row[i][r], vqtbl2q_s8(t[i], index));
         }

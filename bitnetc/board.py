@@ -183,7 +183,7 @@ def speed(plan: Plan, model: Model, board: Board) -> Speed | None:
     """None where the board's memory was never measured."""
     if not board.bytes_per_second:
         return None
-    head = plan.head.bytes if plan.head else float_plan("head", model.head).bytes
+    head = plan.head_read_bytes if plan.head else float_plan("head", model.head).bytes
     cache = plan.memory.cache_bytes_per_position * plan.context // 2
     read = plan.ternary_bytes + head + cache
     cycles = sum(

@@ -31,7 +31,7 @@ from bitnetc.inspect import inspect, report_json
 from bitnetc.inspect_view import view
 from bitnetc.model import CacheType, FfnActivation, Model
 from bitnetc.package import package
-from bitnetc.plan import Plan, float_plan, plan, plan_json
+from bitnetc.plan import MatrixPlan, Plan, float_plan, plan, plan_json
 from bitnetc.synth import synth
 from bitnetc.target import BATCH, load_target, runs_here, target_names
 from bitnetc.totals import totals, totals_json
@@ -419,6 +419,20 @@ def _say_compiled(decided: Plan, artifact: Artifact, seconds: float) -> None:
     click.echo(f"built by {artifact.toolchain} in {seconds:.1f} s")
 
 
+def _planned(name: str, m: MatrixPlan, blocks: int) -> tuple[str, ...]:
+    """A line of the table: a matrix of so many blocks."""
+    runner = min(m.rejected, key=lambda c: c.cost.cycles if c.cost else float("inf"), default=None)
+    each = [v.cost.cycles for v in m.variants] or [m.cost.cycles]
+    return (
+        name,
+        f"{m.rows} x {m.cols}",
+        f"{len(m.variants)} x {m.kernel.layout_name}" if m.variants else m.kernel.name,
+        f"{m.bytes * blocks / 1e6:,.2f}",
+        "-".join(f"{c * blocks / 1e3:,.0f}" for c in sorted({min(each), max(each)})),
+        f"{runner.kernel.name}: {runner.reason}" if runner else "no other kernel",
+    )
+
+
 def _say_plan(p: Plan, model: Model) -> None:
     table = Table(box=None, pad_edge=False, title_justify="left", header_style="bold")
     table.add_column("matrix", no_wrap=True)
@@ -430,19 +444,7 @@ def _say_plan(p: Plan, model: Model) -> None:
         blocks = group.last - group.first + 1
         table.add_row(f"[bold]blocks {group.first}-{group.last}[/bold]")
         for m in group.matrices.values():
-            runner = min(
-                m.rejected, key=lambda c: c.cost.cycles if c.cost else float("inf"), default=None
-            )
-            why = f"{runner.kernel.name}: {runner.reason}" if runner else "no other kernel"
-            each = [v.cost.cycles for v in m.variants] or [m.cost.cycles]
-            table.add_row(
-                f"  {m.role} x{blocks}",
-                f"{m.rows} x {m.cols}",
-                f"{len(m.variants)} x {m.kernel.layout_name}" if m.variants else m.kernel.name,
-                f"{m.bytes * blocks / 1e6:,.2f}",
-                "-".join(f"{c * blocks / 1e3:,.0f}" for c in sorted({min(each), max(each)})),
-                why,
-            )
+            table.add_row(*_planned(f"  {m.role} x{blocks}", m, blocks))
         for f in group.floats.values():
             table.add_row(
                 f"  {f.role} x{blocks}",
@@ -452,18 +454,24 @@ def _say_plan(p: Plan, model: Model) -> None:
                 f"{f.bytes * blocks / p.target.cost.bytes_per_cycle / 1e3:,.0f}",
                 "it reads floats" + (f", {f.groups} scales a row" if f.groups > 1 else ""),
             )
-    head = float_plan("head", model.head)
-    size = head.bytes
-    cycles = size / p.target.cost.bytes_per_cycle
     table.add_section()
-    table.add_row(
-        "head" + (" (tied)" if model.tied else ""),
-        f"{head.rows} x {head.cols}",
-        f"float {head.dtype}" if head.dtype == "trits" else f"dense {head.dtype}",
-        f"{size / 1e6:,.2f}",
-        f"{cycles / 1e3:,.0f}",
-        "as the checkpoint stores it",
-    )
+    head = float_plan("head", model.head)
+    name = "head" + (" (tied)" if model.tied and not p.head else "")
+    if p.head:
+        table.add_row(*_planned(name, p.head, 1))
+    else:
+        table.add_row(
+            name,
+            f"{head.rows} x {head.cols}",
+            f"float {head.dtype}" if head.dtype == "trits" else f"dense {head.dtype}",
+            f"{head.bytes / 1e6:,.2f}",
+            f"{head.bytes / p.target.cost.bytes_per_cycle / 1e3:,.0f}",
+            "as the checkpoint stores it",
+        )
+    if p.screened:
+        size = f"{head.rows * p.exact_stride / 1e6:,.2f}"
+        shape, why = f"{head.rows} x {head.cols}", "rows that may matter are read"
+        table.add_row("  its integers", shape, "int8", size, "", why)
     out.print(f"{model.name} ({model.family}) for {p.target.name}: {p.target.summary}")
     out.print(table)
     for i, variant in enumerate(p.target.variants):

@@ -136,6 +136,7 @@ _FUNCTIONS = (
 
 _TEXTS_FUNCTIONS = ("embed_texts",)
 _ZEROS_FUNCTIONS = ("count_zeros",)
+_EXACT_FUNCTIONS = ("exact_rows",)
 _DETACHED_FUNCTIONS = ("init_weights", "check_weights")
 _VARIANT_FUNCTIONS = ("variant_name", "variant_runs", "use_variant")
 
@@ -401,13 +402,17 @@ def _context(
             "head_at": "AT_EMBEDDING" if model.tied else "AT_HEAD",
             "integers": plan.head,
             "screened": plan.screened,
+            "exact_stride": plan.exact_stride,
+            "lut": plan.head is not None and plan.head.kernel.activation == "lut16",
         },
-        "head_bytes": plan.head.bytes if plan.head else head.bytes,
+        "head_bytes": plan.head_read_bytes if plan.head else head.bytes,
+        "exact_rows": plan.counts_exact,
         "eos_test": " || ".join(f"token == {e}" for e in model.eos) or "0 * token",
         "cpu_checks": [f for f in plan.target.features if f != "neon"],
         "skipped": {skips: plan.skipped_bytes(skips) for skips in ("rows", "columns")},
         "functions": _FUNCTIONS
         + _ZEROS_FUNCTIONS * plan.counts_zeros
+        + _EXACT_FUNCTIONS * plan.counts_exact
         + _VARIANT_FUNCTIONS * bool(plan.target.variants)
         + _TEXTS_FUNCTIONS * bool(model.pooling),
         "chat": _chat_view(model.chat, model.tokenizer) if model.chat else None,

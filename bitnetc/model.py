@@ -54,6 +54,7 @@ class Integers:
     bits:  2, 4, 6 or 8: -2^(bits - 1) <= integer < 2^(bits - 1)
     scale: float32, shape [1] (per matrix) or [rows]; a multiplier
     load:  int8 [rows, cols]
+    screen: of a head of 8 bits, whose rows are read where they may matter only; else None
     """
 
     rows: int
@@ -61,12 +62,24 @@ class Integers:
     bits: int
     scale: Vector
     load: Callable[[], NDArray[np.int8]]
-    screened: bool = False  # of 8 bits: the lower halves are read where they may matter only
+    screen: "Screen | None" = None
 
     @property
     def stored_bits(self) -> int:
         """Of the layouts that can hold them: there is none of two bits."""
-        return 4 if self.screened else max(self.bits, 4)
+        return max(self.bits, 4)
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What says which rows of a matrix of integers matter: docs/arithmetic.md, rule 9.
+
+    trits: a ternary matrix of about the same products, with a scale per row
+    error: float32 [rows], the root mean square of the difference between the weights of both
+    """
+
+    trits: Ternary
+    error: Vector
 
 
 @dataclass(frozen=True)

@@ -72,9 +72,14 @@ def _tensors(
         yield name, None, *_stored(end)
     if plan.head and model.integer_head:
         yield "head_scale", None, "f32", (shape.vocab,), shape.vocab * 4
+        if plan.screened:
+            yield "head_error", None, "f32", (shape.vocab,), shape.vocab * 4
         padded = (plan.head.padded_rows, plan.head.padded_cols)
-        for name in ("head", "head_lower") if plan.screened else ("head",):
-            yield name, None, plan.head.kernel.layout_name, padded, plan.head.bytes
+        yield "head", None, plan.head.kernel.layout_name, padded, plan.head.bytes
+        if plan.screened:
+            size = shape.vocab * plan.exact_stride
+            yield "head_exact_scale", None, "f32", (shape.vocab,), shape.vocab * 4
+            yield "head_exact", None, "int8", (shape.vocab, plan.exact_stride), size
 
 
 def rope_names(model: Model) -> list[str]:
@@ -129,12 +134,8 @@ def _content(slot: Slot, plan: Plan, model: Model) -> Iterator[bytes]:
         yield rope_table(plan.context, model.ropes[rope_names(model).index(slot.name)]).tobytes()
     elif slot.name == "final_norm":
         yield model.final_norm.tobytes()
-    elif slot.name in ("head", "head_lower", "head_scale") and plan.head and model.integer_head:
-        if slot.name == "head_scale":
-            yield model.integer_head.scale.tobytes()
-        else:
-            half = slot.name if plan.screened else None
-            yield from _row_blocks(plan.head, model.integer_head, half)
+    elif slot.name.startswith("head") and plan.head and model.integer_head:
+        yield from _head_bytes(slot.name, plan.head, plan.exact_stride, model.integer_head)
     elif slot.block is None:
         end = dict(_ends(model))[slot.name.removesuffix("_scale")]
         if slot.name.endswith("_scale") and isinstance(end, Ternary):
@@ -169,21 +170,41 @@ def _float_bytes(matrix: Ternary | Dense) -> Iterator[bytes]:
         yield np.ascontiguousarray(stored[start : start + rows]).tobytes()
 
 
-def _row_blocks(plan: MatrixPlan, matrix: Integers, half: str | None) -> Iterator[bytes]:
-    """A tall matrix packed some tiles at a time: every layout is in order of its blocks of rows.
+def _head_bytes(name: str, plan: MatrixPlan, stride: int, head: Integers) -> Iterator[bytes]:
+    """A tensor of a head of integers; of a screened one, head and head_scale are the ternary one's,
+    and rows of the integers are `stride` bytes."""
+    screen = head.screen
+    if name == "head":
+        yield from _row_blocks(plan, screen.trits if screen else head)
+    elif name == "head_exact":
+        yield from _rows_of(head, stride)
+    elif name == "head_error" and screen:
+        yield screen.error.tobytes()
+    elif name == "head_scale" and screen:
+        yield screen.trits.scale.tobytes()
+    else:
+        yield head.scale.tobytes()
 
-    half: of a screened head, which of 16 * head + head_lower + 8 (docs/arithmetic.md, rule 9)
-    """
+
+def _rows_of(matrix: Integers, stride: int) -> Iterator[bytes]:
+    """Rows of int8, each padded to `stride`."""
+    values = matrix.load()
+    step = max(1, _CHUNK_ROWS // stride)
+    for start in range(0, matrix.rows, step):
+        kept = values[start : start + step]
+        part = np.zeros((len(kept), stride), np.int8)
+        part[:, : matrix.cols] = kept
+        yield part.tobytes()
+
+
+def _row_blocks(plan: MatrixPlan, matrix: Integers | Ternary) -> Iterator[bytes]:
+    """A tall matrix packed some tiles at a time: every layout is in order of its blocks of rows."""
     values = matrix.load()
     step = max(1, _CHUNK_ROWS // (plan.tile * plan.padded_cols)) * plan.tile
     for start in range(0, plan.padded_rows, step):
         rows = min(step, plan.padded_rows - start)
         part = np.zeros((rows, plan.padded_cols), np.int8)
         kept = values[start : start + rows]
-        if half:
-            codes = kept.view(np.uint8) + np.uint8(128)
-            nibble = codes >> 4 if half == "head" else codes & 15
-            kept = nibble.view(np.int8) - np.int8(8)
         part[: len(kept), : matrix.cols] = kept
         yield plan.kernel.layout.pack(part)
 

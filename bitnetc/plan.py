@@ -30,6 +30,7 @@ MAX_STREAMED = 128  # rows of a tile that is taller for their sake
 MIN_TILES = 16  # so that a few threads share a matrix evenly
 MAX_THREADS = 64  # runtime_c/bnc_threads.h
 MAX_HEAD_DIM = 512  # runtime_c/bnc_attention.h
+SCREEN_WORDS, SCREEN_COLS = 130, 133_144  # runtime_c/bnc_screen.h: a list, and the bound of a sum
 
 # role -> how many matrices read the same input
 SHARERS = {"wq": 3, "wk": 3, "wv": 3, "wo": 1, "w_gate": 2, "w_up": 2, "w_down": 1}
@@ -157,8 +158,30 @@ class Plan:
     lut: bool  # some kernel reads look-up tables
     memory: Memory
     head: MatrixPlan | None = None  # of integers; None: the checkpoint's own head
-    screened: bool = False  # head is the upper halves; the lower ones lie beside it
+    screened: bool = False  # head is a ternary one; integers of 8 bits lie beside it
     bits: bool = False  # some kernel reads planes of bits
+
+    @property
+    def exact_stride(self) -> int:
+        """Bytes of a row of a screened head's integers; 0 where there are none."""
+        return _aligned(self.shape.dim) if self.screened else 0
+
+    @property
+    def head_bytes(self) -> int:
+        """What a head of integers takes, its scales left out; 0 where there is none."""
+        return self.head.bytes + self.head.rows * self.exact_stride if self.head else 0
+
+    @property
+    def head_read_bytes(self) -> int:
+        """What every token reads of it, with the scales; of a screened head rows come to that."""
+        if not self.head:
+            return 0
+        return self.head.bytes + 4 * self.head.rows * (2 if self.screened else 1)
+
+    @property
+    def counts_exact(self) -> bool:
+        """Whether programs can count the rows that a screened head reads."""
+        return self.screened and not self.target.firmware
 
     @property
     def inputs(self) -> int:
@@ -248,13 +271,16 @@ def plan(
         )
     groups = _groups(model, target)
     matrices = [m for g in groups for m in g.matrices.values()]
-    head = _matrix_plan("head", model.integer_head, target, {}) if model.integer_head else None
+    head = _head_plan(model.integer_head, target) if model.integer_head else None
+    screened = model.integer_head is not None and model.integer_head.screen is not None
     if head:
         matrices.append(head)
     stride = max((m.padded_cols for m in matrices), default=0)
+    if screened:
+        stride = max(stride, _aligned(model.shape.dim))
     lut = any(m.kernel.activation == "lut16" for m in matrices)
     bits = any(m.kernel.activation == "bits" for m in matrices)
-    sums = _sums(groups, head, batch)
+    sums = _sums(groups, head, batch, screened)
     graph = _graph(model, groups)
     if stride:  # where some read floats, every input is kept in both forms
         stride = max(stride, graph.float_stride)
@@ -268,7 +294,6 @@ def plan(
         small=target.arch == "arm",
         bits=bits,
     )
-    screened = model.integer_head is not None and model.integer_head.screened
     decided = Plan(
         *(target, model.shape, context, batch, groups, stride, lut, memory, head, screened, bits)
     )
@@ -276,10 +301,26 @@ def plan(
     return decided
 
 
-def _sums(groups: tuple[Group, ...], head: MatrixPlan | None, batch: int) -> int:
+def _head_plan(head: Integers, target: Target) -> MatrixPlan:
+    """Of a screened head, its ternary matrix: rows of the integers are read one by one, by a loop
+    that is the same for all targets."""
+    if head.screen and head.cols > SCREEN_COLS:
+        raise BitnetcError(
+            "--head screened",
+            f"holds {SCREEN_COLS:,} columns at most, and the head has {head.cols:,}",
+            "ask for another head",
+        )
+    return _matrix_plan("head", head.screen.trits if head.screen else head, target, {})
+
+
+def _aligned(cols: int) -> int:
+    return -(-cols // 64) * 64
+
+
+def _sums(groups: tuple[Group, ...], head: MatrixPlan | None, batch: int, screened: bool) -> int:
     """The most int32 sums that a phase makes at a time. Gate and up are finished together, and cut
-    into slices only where both are; a screened head holds two tiles for one token."""
-    most = max(head.sums(batch), 2 * head.tile) if head else 0
+    into slices only where both are; a screened head lists rows of each token behind its sums."""
+    most = head.sums(batch) + SCREEN_WORDS * batch * screened if head else 0
     for group in groups:
         for role, m in group.matrices.items():
             pair = [group.matrices.get(r) for r in ("w_gate", "w_up")]
@@ -293,7 +334,7 @@ def _refuse_too_large(p: Plan, model: Model) -> None:
     """With addresses of 32 bits, weights and arena together must stay below 2^31 bytes: no size or
     difference of pointers then wraps around."""
     matrices = (model.head,) if model.tied else (model.head, model.embedding)
-    dense = sum(float_plan("head", m).bytes for m in matrices) + (p.head.bytes if p.head else 0)
+    dense = sum(float_plan("head", m).bytes for m in matrices) + p.head_bytes
     arena = p.memory.arena_bytes(p.context, MAX_THREADS if p.target.threads else 1)
     total = p.ternary_bytes + dense + arena
     if p.target.narrow and total >= 2**31:
@@ -534,7 +575,7 @@ def plan_json(p: Plan, model: Model) -> dict[str, Any]:
             }
             for g in p.groups
         ],
-        "head": _matrix_json(p.head) | {"screened": p.screened}
+        "head": _matrix_json(p.head) | _screen_json(p)
         if p.head
         else {
             "rows": p.shape.vocab,
@@ -553,6 +594,14 @@ def plan_json(p: Plan, model: Model) -> dict[str, Any]:
             },
         },
     }
+
+
+def _screen_json(p: Plan) -> dict[str, Any]:
+    """What a screened head has beside its ternary matrix."""
+    if not p.head or not p.screened:
+        return {"screened": False}
+    size = p.head.rows * p.exact_stride
+    return {"screened": True, "exact": {"padded": [p.head.rows, p.exact_stride], "bytes": size}}
 
 
 def _float_json(m: FloatPlan) -> dict[str, Any]:

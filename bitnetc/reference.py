@@ -187,22 +187,29 @@ def linear(
     return y
 
 
-def screened(
-    codes: NDArray[np.int8], scale: Floats, matrix: Integers, integers: NDArray[np.int8]
-) -> Floats:
-    """Rule 9: logits of 8-bit integers, exact where the upper halves say that they may matter."""
-    wide = codes.astype(np.float64)
-    upper = (integers.astype(np.int16) + 128 >> 4) - 8
-    offset = 8 * wide.sum(axis=1, keepdims=True)
-    r = matrix.scale[None, :] / scale[:, None]
-    y = (16 * (wide @ upper.T.astype(np.float64)) + offset).astype(F32) * r
-    exact = (wide @ integers.T.astype(np.float64)).astype(F32) * r
-    total = np.zeros(len(codes), F32)
+SCREEN_LIST, SCREEN_BEST, SCREEN_REACH = 64, 10, 4  # rule 9
+
+
+def screen_reach(codes: NDArray[np.int8], scale: Floats) -> Floats:
+    """Rule 9, per token: what a row's error is multiplied by."""
+    length = np.zeros(len(codes), F32)
     for first in range(0, codes.shape[1], 65536):
-        total += np.square(wide[:, first : first + 65536]).sum(axis=1).astype(F32)
-    margin = (F32(28) * np.sqrt(total))[:, None] * r
-    matters = y + margin >= (y - margin).max(axis=1, keepdims=True)
-    return np.where(matters, exact, y)
+        squares = np.square(codes[:, first : first + 65536].astype(np.int64))
+        length += squares.sum(axis=1).astype(F32)
+    reach: Floats = F32(SCREEN_REACH) * np.sqrt(length) / scale
+    return reach
+
+
+def screened(rough: Floats, exact: Floats, reach: Floats, error: Vector) -> Floats:
+    """Rule 9: exact logits of the rows that may matter, rough ones of all others."""
+    y = exact.copy()
+    for i, row in enumerate(rough):
+        listed = [m for m in np.argsort(-row, kind="stable")[:SCREEN_LIST] if row[m] > -np.inf]
+        best = np.sort(exact[i, listed])[::-1]
+        least = best[SCREEN_BEST - 1] if len(best) >= SCREEN_BEST else F32(-np.inf)
+        kept = row + reach[i] * error < least
+        y[i, kept] = row[kept]
+    return y
 
 
 def float_linear(x: Floats, matrix: Ternary, trits: Trits) -> Floats:
@@ -376,9 +383,11 @@ class Reference:
         integers = self.model.integer_head
         if integers:
             codes, scale = quantise(x)
-            if integers.screened:
-                return screened(codes, scale, integers, self._decoded(integers))
-            return self._linear(codes, scale, integers)
+            exact = self._linear(codes, scale, integers)
+            if not integers.screen:
+                return exact
+            rough = self._linear(codes, scale, integers.screen.trits)
+            return screened(rough, exact, screen_reach(codes, scale), integers.screen.error)
         if isinstance(head, Ternary):
             return float_linear(x, head, self._decoded(head))
         return dense(x, head)

@@ -6,7 +6,7 @@ All but the last are known to the byte, and NAME.h says them as constants. The p
 whole arena at the start; of weights and tables, which are mapped from its file, what it has read is
 resident, and that is all of them once the context was full. Where the head has a matrix of its own,
 of the embedding only rows of tokens that occurred are read, each with the pages that the system
-maps beside it (on Linux 64 KiB in all); and of a screened head's lower halves only those of likely
+maps beside it (on Linux 64 KiB in all); and of a screened head's integers only the rows of likely
 tokens. How much that is depends on the text: `resident` is the most, and `resident_least` leaves
 them out, and the tokenizer's tables.
 """
@@ -62,7 +62,7 @@ def totals(plan: Plan, model: Model, context: int | None = None, threads: int = 
 def sparse_bytes(places: list[Slot], model: Model) -> int:
     """Of the weights, what is read by the row: a step needs few of them."""
     own_head = not model.tied or model.integer_head is not None
-    names = ("embedding", "head_lower") if own_head else ()
+    names = ("embedding", "head_exact") if own_head else ()
     return sum(slot.bytes for slot in places if slot.name in names)
 
 

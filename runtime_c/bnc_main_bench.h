@@ -35,6 +35,24 @@ static double ternary_bytes(struct bnc_model *m, const int32_t *ids, int have, i
 #endif
 }
 
+/* Bytes of the head that each of the same tokens really reads. */
+static double head_bytes(struct bnc_model *m, const int32_t *ids, int have, int count)
+{
+#ifdef BNC_MODEL_EXACT_BYTES
+    double rows = 0.0;
+    bnc_model_rewind(m, have - count);
+    for (int i = have - count; i < have; i++) {
+        feed(m, ids + i, 1, 1);
+        rows += bnc_model_exact_rows(m);
+    }
+    printf("rows     %.0f of %d of the head read as integers\n", rows / count, BNC_MODEL_VOCAB);
+    return BNC_MODEL_HEAD_BYTES + rows / count * BNC_MODEL_EXACT_BYTES;
+#else
+    (void)m, (void)ids, (void)have, (void)count;
+    return BNC_MODEL_HEAD_BYTES;
+#endif
+}
+
 /* Seconds in which `decode` tokens are decoded behind the first `depth`: the median of runs. *have
  * tokens are in the cache before, depth + decode after; those that are missing are read first. */
 enum { BENCH_RUNS = 3 };
@@ -98,11 +116,12 @@ static void bench(const struct options *o)
         const double cache = (double)BNC_MODEL_CACHE_BYTES * (depth[i] + 0.5 * decode);
         printf("depth    %d tokens before the first that is decoded\n", depth[i]);
         printf("decode   %d tokens: %.1f tokens/s, %.3f ms each\n", decode, 1.0 / each, 1e3 * each);
-        const double ternary = ternary_bytes(m, ids, have, decode < 16 ? decode : 16);
-        const double token = ternary + BNC_MODEL_HEAD_BYTES + cache;
+        const int counted = decode < 16 ? decode : 16;
+        const double ternary = ternary_bytes(m, ids, have, counted);
+        const double head = head_bytes(m, ids, have, counted);
+        const double token = ternary + head + cache;
         printf("bytes    %.1f MB a token (%.1f ternary, %.1f head, %.1f cache): %.2f GB/s\n",
-               token / 1e6, ternary / 1e6, BNC_MODEL_HEAD_BYTES / 1e6, cache / 1e6,
-               token / each / 1e9);
+               token / 1e6, ternary / 1e6, head / 1e6, cache / 1e6, token / each / 1e9);
     }
     finish(m);
     free(ids);

@@ -1,20 +1,47 @@
 /* SPDX-License-Identifier: MIT */
-/* The screened head: rule 9 of docs/arithmetic.md. Logits of 8-bit integers c[m][k], of which all
- * rows read the upper halves and only rows that may matter the lower ones.
+/* The screened head: rule 9 of docs/arithmetic.md. Logits of 8-bit integers c[m][k], of which only
+ * rows are read that may matter, as a ternary matrix t close to them says.
  *
- *     c = 16 h + l + 8,   h and l in -8 .. 7,   E = 8 * sum of q
- *     rough[m]  = (16 * (h q)[m] + E) * r[m],   r[m] = weight_scale[m] / act_scale
- *     margin[m] = 28 * sqrt(sum of q^2) * r[m]
- *     y[m] = (16 * (h q)[m] + (l q)[m] + E) * r[m]   where rough[m] + margin[m] reaches the largest
- *                                                  rough - margin of all rows; else rough[m]
+ *     rough[m] = (float)(t q)[m] * (a[m] / s)
+ *     exact[m] = (float)(c q)[m] * (d[m] / s)
+ *     least    = the tenth largest exact logit of the 64 rows whose rough ones are the largest
+ *     reach    = 4 * sqrt(sum of q^2) / s
+ *     y[m]     = rough[m] where rough[m] + reach * e[m] < least, exact[m] elsewhere
  *
- * What l adds has a spread of 4.6 sqrt(sum of q^2) when its digits are even: the margin is six of
- * them on each side. A row's value does not depend on how rows are cut into tiles.
- * Bounds: |16 h q + l q + 8 q| <= 127 * 127 a column; int32 lasts for 132,103 columns. */
+ * e[m] is the root mean square of a[m] t - d[m] c, so that reach * e[m] is four times the spread of
+ * exact - rough for a state that does not know t. A row's value does not depend on how rows are cut
+ * into tiles or shared by workers: equal rough logits are listed in order of rows, and each worker
+ * makes the list of all from the lists of each.
+ * Bounds: |c q| <= 127 * 127 a column: int32 lasts for 133,144 columns. */
 #ifndef BNC_SCREEN_H
 #define BNC_SCREEN_H
 
 #include "bnc_linear.h"
+#include "bnc_rows.h"
+#include "bnc_streams.h"
+
+enum {
+    BNC_SCREEN_LIST = 64,   /* rows listed, */
+    BNC_SCREEN_BEST = 10,   /* and that one of them, by its exact logit, which decides */
+    BNC_SCREEN_CHUNK = 256, /* rows that a worker looks at together */
+    BNC_SCREEN_COLS = 256,  /* columns of a row that are read before those of the next */
+};
+
+/* Of one token: rows in order of their rough logits, the largest first. */
+struct bnc_screen_list {
+    int32_t count;
+    float
+        least; /* what a rough logit must be above to be listed; -infinity until the list is full */
+    int32_t row[BNC_SCREEN_LIST];
+    float rough[BNC_SCREEN_LIST];
+};
+
+/* The integers of 8 bits: rows `stride` apart, a multiple of 64; zeros behind the last column. */
+struct bnc_screen_rows {
+    const int8_t *c;
+    const float *scale; /* d */
+    int rows, stride;
+};
 
 /* Token i alone. */
 BNC_INLINE struct bnc_acts bnc_one_token(const struct bnc_acts *x, int i)
@@ -26,70 +53,186 @@ BNC_INLINE struct bnc_acts bnc_one_token(const struct bnc_acts *x, int i)
     return one;
 }
 
-/* Rough logits of n tokens: y[i][m], rows y_stride apart. upper: h, packed. */
-BNC_INLINE void bnc_screen_rough(const struct bnc_worker *worker, const struct bnc_linear *l,
-                                 float *y, int y_stride, const uint8_t *upper, const float *scale,
+BNC_INLINE void bnc_screen_clear(struct bnc_screen_list *list)
+{
+    list->count = 0;
+    list->least = -__builtin_inff();
+}
+
+/* Lists a row, unless its rough logit is too small; it is behind all rows offered before. */
+BNC_INLINE void bnc_screen_offer(struct bnc_screen_list *list, int32_t row, float rough)
+{
+    if (!(rough > list->least))
+        return;
+    int at = list->count < BNC_SCREEN_LIST ? list->count++ : BNC_SCREEN_LIST - 1;
+    for (; at > 0 && rough > list->rough[at - 1]; at--) {
+        list->row[at] = list->row[at - 1];
+        list->rough[at] = list->rough[at - 1];
+    }
+    list->row[at] = row;
+    list->rough[at] = rough;
+    if (list->count == BNC_SCREEN_LIST)
+        list->least = list->rough[BNC_SCREEN_LIST - 1];
+}
+
+/* Lists of n tokens: in a worker's scratch, behind the sums of a tile. */
+BNC_INLINE struct bnc_screen_list *bnc_screen_lists(const struct bnc_linear *l, int32_t *acc, int n)
+{
+    const int rows = l->slice && n > 1 ? l->slice : l->tile;
+    return (struct bnc_screen_list *)(void *)(acc + rows * n);
+}
+
+BNC_INLINE void bnc_screen_tiles(const struct bnc_worker *worker, const struct bnc_linear *l,
+                                 float *y, int y_stride, const uint8_t *w, const float *scale,
                                  const struct bnc_acts *x, int n, int32_t *acc)
 {
+    struct bnc_screen_list *lists = bnc_screen_lists(l, acc, n);
     int begin, end;
     bnc_share(worker, bnc_tiles(l), &begin, &end);
+    for (int i = 0; i < n; i++)
+        bnc_screen_clear(&lists[i]);
     for (int tile = begin; tile < end; tile++) {
         const int m0 = tile * l->tile, rows = bnc_tile_rows(l, tile);
-        bnc_tile(l, acc, upper, x, tile, n);
-        for (int i = 0; i < n; i++)
+        bnc_tile(l, acc, w, x, tile, n);
+        for (int i = 0; i < n; i++) {
+            float *restrict out = y + (ptrdiff_t)i * y_stride + m0;
+            const int32_t *a = acc + i * l->tile;
             for (int m = 0; m < rows; m++)
-                y[(ptrdiff_t)i * y_stride + m0 + m] = bnc_rescale(
-                    16 * acc[i * l->tile + m] + 8 * x->sum[i], scale + m0, 1, m, x->scale[i]);
+                out[m] = bnc_rescale(a[m], scale + m0, 1, m, x->scale[i]);
+            for (int m = 0; m < rows; m++)
+                bnc_screen_offer(&lists[i], m0 + m, out[m]);
+        }
     }
 }
 
-/* 28 * sqrt(sum of q^2) of a token; the columns are cut into pieces that int32 holds. */
-BNC_INLINE float bnc_screen_margin(const int8_t *q, int cols)
+/* Rough logits of n tokens: y[i][m], rows y_stride apart; and this worker's lists of them. */
+BNC_INLINE void bnc_screen_rough(const struct bnc_worker *worker, const struct bnc_linear *l,
+                                 float *y, int y_stride, const uint8_t *w, const float *scale,
+                                 const struct bnc_acts *x, int n, int32_t *acc)
+{
+    if (l->slice && n > 1) {
+        const struct bnc_linear slices = bnc_sliced(l);
+        bnc_screen_tiles(worker, &slices, y, y_stride, w, scale, x, n, acc);
+    } else
+        bnc_screen_tiles(worker, l, y, y_stride, w, scale, x, l->slice ? 1 : n, acc);
+}
+
+/* sum[i] = sum of c[row[i]][k] * q[k], i < count <= listed; rows up to row[listed - 1] may be
+ * fetched ahead. Four rows are read side by side, as rows of ternary matrices are. */
+BNC_INLINE void bnc_screen_sums(int32_t *sum, const struct bnc_screen_rows *r, const int8_t *q,
+                                const int32_t *row, int count, int listed)
+{
+    for (int i = 0; i < count; i += 4) {
+        const struct bnc_rows rows =
+            bnc_rows_listed((const uint8_t *)r->c, r->stride, row, i, count, listed);
+        int32_t four[4] = { 0, 0, 0, 0 };
+        for (int k0 = 0; k0 < r->stride; k0 += BNC_SCREEN_COLS) {
+            const int end = r->stride - k0 < BNC_SCREEN_COLS ? r->stride : k0 + BNC_SCREEN_COLS;
+            for (int j = 0; j < 4; j++) {
+                const int8_t *c = (const int8_t *)rows.at[j];
+                int32_t part = 0;
+                for (int k = k0; k < end; k += BNC_CACHE_LINE)
+                    bnc_prefetch(rows.next[j] + k);
+                for (int k = k0; k < end; k++)
+                    part += c[k] * q[k];
+                four[j] += part;
+            }
+        }
+        for (int j = 0; j < 4 && i + j < count; j++)
+            sum[i + j] = four[j];
+    }
+}
+
+/* The logit that others must be able to reach: of token i, by the lists of all workers. Below ten
+ * listed rows it is -infinity. */
+BNC_INLINE float bnc_screen_least(const struct bnc_worker *worker, const struct bnc_linear *l,
+                                  const struct bnc_screen_rows *r, const struct bnc_acts *one,
+                                  int i, int n, int32_t *acc, size_t thread_bytes)
+{
+    struct bnc_screen_list all;
+    int32_t sum[BNC_SCREEN_LIST];
+    float y[BNC_SCREEN_LIST];
+    uint8_t *first = (uint8_t *)acc - (size_t)worker->index * thread_bytes;
+    bnc_screen_clear(&all);
+    for (int other = 0; other < worker->count; other++) {
+        int32_t *its = (int32_t *)(void *)(first + (size_t)other * thread_bytes);
+        const struct bnc_screen_list *list = bnc_screen_lists(l, its, n) + i;
+        for (int j = 0; j < list->count; j++)
+            bnc_screen_offer(&all, list->row[j], list->rough[j]);
+    }
+    if (all.count < BNC_SCREEN_BEST)
+        return -__builtin_inff();
+    bnc_screen_sums(sum, r, one->q, all.row, all.count, all.count);
+    for (int j = 0; j < all.count; j++)
+        y[j] = bnc_rescale(sum[j], r->scale, 1, all.row[j], one->scale[0]);
+    for (int j = 0; j < BNC_SCREEN_BEST; j++) /* the largest of those behind comes to place j */
+        for (int k = j + 1; k < all.count; k++)
+            if (y[k] > y[j]) {
+                const float swap = y[j];
+                y[j] = y[k];
+                y[k] = swap;
+            }
+    return y[BNC_SCREEN_BEST - 1];
+}
+
+/* 4 * sqrt(sum of q^2) / s of a token; the columns are cut into pieces that int32 holds. */
+BNC_INLINE float bnc_screen_reach(const struct bnc_acts *one, int cols)
 {
     float total = 0.0f;
     for (int first = 0; first < cols; first += 65536) {
         int32_t sum = 0;
         for (int k = first; k < cols && k < first + 65536; k++)
-            sum += q[k] * q[k];
+            sum += one->q[k] * one->q[k];
         total += (float)sum;
     }
-    return 28.0f * bnc_sqrt(total);
+    return 4.0f * bnc_sqrt(total) / one->scale[0];
+}
+
+/* y[m] = exact[m] for the rows listed in order. */
+BNC_INLINE void bnc_screen_replace(const struct bnc_screen_rows *r, float *y, const int32_t *row,
+                                   int count, const struct bnc_acts *one)
+{
+    int32_t sum[BNC_SCREEN_LIST];
+    for (int i = 0; i < count; i += BNC_SCREEN_LIST) {
+        const int some = count - i < BNC_SCREEN_LIST ? count - i : BNC_SCREEN_LIST;
+        bnc_screen_sums(sum, r, one->q, row + i, some, count - i);
+        for (int j = 0; j < some; j++)
+            y[row[i + j]] = bnc_rescale(sum[j], r->scale, 1, row[i + j], one->scale[0]);
+    }
 }
 
 /* Replaces what may matter of the rough logits, all of which are known, by exact ones; every worker
- * calls it. acc holds two tiles. lower: l, packed as h is. */
-BNC_INLINE void bnc_screen_exact(struct bnc_worker *worker, const struct bnc_linear *l, float *y,
-                                 int y_stride, const uint8_t *upper, const uint8_t *lower,
-                                 const float *scale, const struct bnc_acts *x, int n, int32_t *acc)
+ * calls it. Rows are dealt out in chunks, because those that matter are often neighbours. Leaves in
+ * acc[0] how many rows this worker replaced. */
+BNC_INLINE void bnc_screen_exact(const struct bnc_worker *worker, const struct bnc_linear *l,
+                                 const struct bnc_screen_rows *r, float *y, int y_stride,
+                                 const float *error, const struct bnc_acts *x, int n, int32_t *acc,
+                                 size_t thread_bytes)
 {
-    int begin, end;
-    bnc_share(worker, bnc_tiles(l), &begin, &end);
+    int32_t row[2 * BNC_SCREEN_CHUNK], replaced = 0;
     for (int i = 0; i < n; i++) {
         const struct bnc_acts one = bnc_one_token(x, i);
-        const float margin = bnc_screen_margin(one.q, l->cols), act_scale = one.scale[0];
-        float *row = y + (ptrdiff_t)i * y_stride;
-        float least = row[0] - margin * (scale[0] / act_scale);
-        for (int m = 1; m < l->rows; m++) {
-            const float sure = row[m] - margin * (scale[m] / act_scale);
-            least = sure > least ? sure : least;
-        }
-        bnc_sync(worker); /* no row is replaced before all workers have seen all of them */
-        for (int tile = begin; tile < end; tile++) {
-            const int m0 = tile * l->tile, rows = bnc_tile_rows(l, tile);
-            int known = 0;
-            for (int m = 0; m < rows; m++) {
-                if (row[m0 + m] + margin * (scale[m0 + m] / act_scale) < least)
-                    continue;
-                if (!known) {
-                    bnc_tile(l, acc, upper, &one, tile, 1);
-                    bnc_tile(l, acc + l->tile, lower, &one, tile, 1);
-                    known = 1;
-                }
-                row[m0 + m] = bnc_rescale(16 * acc[m] + acc[l->tile + m] + 8 * one.sum[0],
-                                          scale + m0, 1, m, act_scale);
+        const float reach = bnc_screen_reach(&one, r->stride);
+        const float least = bnc_screen_least(worker, l, r, &one, i, n, acc, thread_bytes);
+        float *rough = y + (ptrdiff_t)i * y_stride;
+        int count = 0;
+        for (int m0 = worker->index * BNC_SCREEN_CHUNK; m0 < r->rows;
+             m0 += worker->count * BNC_SCREEN_CHUNK) {
+            const int end = r->rows - m0 < BNC_SCREEN_CHUNK ? r->rows : m0 + BNC_SCREEN_CHUNK;
+            for (int m = m0; m < end; m++) {
+                row[count] = m;
+                count += !(rough[m] + reach * error[m] < least);
             }
+            if (count < BNC_SCREEN_CHUNK)
+                continue;
+            bnc_screen_replace(r, rough, row, count, &one);
+            replaced += count;
+            count = 0;
         }
+        bnc_screen_replace(r, rough, row, count, &one);
+        replaced += count;
     }
+    acc[0] = replaced;
 }
 
 #endif

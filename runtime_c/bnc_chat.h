@@ -196,15 +196,14 @@ static void bnc_chat_rewind(struct bnc_chat *c, int keep)
     c->fed_count = keep;
 }
 
-/* Feeds n tokens. Returns the last one's logits, or null when there is no room. */
-static const float *bnc_chat_feed(struct bnc_chat *c, const int32_t *ids, int n)
+/* Feeds n tokens. Returns 0, or -1 when there is no room. */
+static int bnc_chat_feed(struct bnc_chat *c, const int32_t *ids, int n)
 {
-    const float *logits = n > c->context - c->fed_count ? 0 : bnc_model_eval(c->model, ids, n);
-    if (!logits)
-        return 0;
+    if (n > c->context - c->fed_count || bnc_model_eval_all(c->model, ids, n, 0) != 0)
+        return -1;
     memcpy(c->fed + c->fed_count, ids, sizeof *ids * (size_t)n);
     c->fed_count += n;
-    return logits;
+    return 0;
 }
 
 /* Adds what stands before a conversation's first message: with a system message of `bytes`, or

@@ -65,7 +65,7 @@ static int catch_up(struct bnc_chat *c, const struct options *o, int count)
         const int batch = o->batch < BNC_MODEL_BATCH ? o->batch : BNC_MODEL_BATCH;
         if (bnc_os_interrupted())
             return -1;
-        if (!bnc_chat_feed(c, c->ids + c->fed_count, left < batch ? left : batch))
+        if (bnc_chat_feed(c, c->ids + c->fed_count, left < batch ? left : batch) != 0)
             die(FAILED, "--chat", "evaluation failed");
     }
     return 0;
@@ -96,7 +96,7 @@ static const char *answer(struct bnc_chat *c, const struct options *o, uint64_t 
         }
         const uint8_t *piece = bnc_model_piece(c->model, token, &size);
         put(piece, size);
-        if (bnc_chat_put(c, piece, size) != 0 || !bnc_chat_feed(c, &token, 1))
+        if (bnc_chat_put(c, piece, size) != 0 || bnc_chat_feed(c, &token, 1) != 0)
             ended = "the context is full";
         else if (bnc_os_interrupted())
             ended = "interrupted";

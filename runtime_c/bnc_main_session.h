@@ -113,13 +113,10 @@ static int32_t *tokenize(const struct options *o, const struct bnc_model *m, con
 /* Feeds n tokens, at most `batch` at a time; returns the last one's logits. */
 static const float *feed(struct bnc_model *m, const int32_t *ids, int n, int batch)
 {
-    const float *logits = 0;
-    for (int done = 0; done < n; done += batch) {
-        logits = bnc_model_eval(m, ids + done, n - done < batch ? n - done : batch);
-        if (!logits)
+    for (int done = 0; done < n; done += batch)
+        if (bnc_model_eval_all(m, ids + done, n - done < batch ? n - done : batch, 0) != 0)
             die(FAILED, "prompt", "holds a token outside the vocabulary");
-    }
-    return logits;
+    return bnc_model_logits(m);
 }
 
 static void put(const void *bytes, size_t count)

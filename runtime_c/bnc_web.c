@@ -131,14 +131,14 @@ BNC_EXPORT(input) char *bnc_web_input(size_t bytes)
     return bytes <= web.capacity ? web.input : 0;
 }
 
-/* Feeds n tokens; the last one's logits, or null without room. */
-static const float *feed(const int32_t *ids, int n)
+/* Feeds n tokens. Returns 0, or -1 without room. */
+static int feed(const int32_t *ids, int n)
 {
     web.token = -1;
 #ifdef BNC_MODEL_CHAT
     return bnc_chat_feed(&chat, ids, n);
 #else
-    return bnc_model_eval(web.model, ids, n);
+    return bnc_model_eval_all(web.model, ids, n, 0) == 0 ? 0 : -1;
 #endif
 }
 
@@ -222,7 +222,7 @@ BNC_EXPORT(read) int bnc_web_read(int most)
     const int left = web.count - web.done;
     const int batch = most < BNC_MODEL_BATCH ? most : BNC_MODEL_BATCH;
     const int n = left < batch ? left : batch;
-    if (n < 1 || !feed(web.ids + web.done, n))
+    if (n < 1 || feed(web.ids + web.done, n) != 0)
         return -1;
     web.done += n;
     return left - n;
@@ -244,7 +244,7 @@ BNC_EXPORT(next) int bnc_web_next(float temperature, int top_k, float top_p)
 {
     if (web.token >= 0) {
         const int32_t token = web.token;
-        if (!feed(&token, 1)) {
+        if (feed(&token, 1) != 0) {
             web.token = token;
             return CONTEXT_FULL;
         }
@@ -298,8 +298,9 @@ BNC_EXPORT(finish) void bnc_web_finish(void)
  * call; null when there is no room or an id is out of range. */
 BNC_EXPORT(evaluate) const float *bnc_web_evaluate(int n)
 {
-    return n > 0 && (size_t)n <= web.capacity / sizeof(int32_t)
-               ? feed((const int32_t *)(const void *)web.input, n)
+    return n > 0 && (size_t)n <= web.capacity / sizeof(int32_t) &&
+                   feed((const int32_t *)(const void *)web.input, n) == 0
+               ? bnc_model_logits(web.model)
                : 0;
 }
 

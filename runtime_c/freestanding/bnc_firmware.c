@@ -265,10 +265,11 @@ static int32_t *tokenize(const struct options *o, const struct bnc_model *m, int
     return ids;
 }
 
+/* Logits are computed when they are asked for. */
 static void feed(struct bnc_model *m, const int32_t *ids, int n, int batch)
 {
     for (int done = 0; done < n; done += batch)
-        if (!bnc_model_eval(m, ids + done, n - done < batch ? n - done : batch))
+        if (bnc_model_eval_all(m, ids + done, n - done < batch ? n - done : batch, 0) != 0)
             die(FAILED, "prompt", "holds a token outside the vocabulary");
 }
 
@@ -363,6 +364,7 @@ static void bench(const struct options *o)
     say_figure("prefill ticks", total);
     bnc_model_reset(m);
     feed(m, ids, 1, 1);
+    (void)bnc_model_logits(m);
     uint64_t seed = o->seed, sampling = 0;
     total = 0;
     for (int made = 0; made < n; made++) {
@@ -370,6 +372,7 @@ static void bench(const struct options *o)
         const int32_t token = bnc_model_sample(m, o->temperature, o->top_k, o->top_p, &seed);
         sampling += ticks();
         feed(m, &token, 1, 1);
+        (void)bnc_model_logits(m);
         total += ticks();
     }
     say_figure("decode tokens", (uint64_t)n);

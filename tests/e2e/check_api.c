@@ -178,6 +178,18 @@ static void generation(void)
     fact("logits", memcmp(first_logits(m), all_logits[n - 1], sizeof all_logits[0]));
     first_reset(m);
     fact("eval", memcmp(first_eval(m, ids, n), all_logits[n - 1], sizeof all_logits[0]));
+    /* Fed in pieces, the head is computed when it is asked for: the logits of what was fed last. */
+    first_reset(m);
+    first_eval_all(m, ids, n - 1, NULL);
+    memset((void *)(uintptr_t)first_logits(m), 0, sizeof all_logits[0]);
+    first_eval_all(m, ids + n - 1, 1, NULL);
+    fact("pieces", memcmp(first_logits(m), all_logits[n - 1], sizeof all_logits[0]));
+    fact("asked again", memcmp(first_logits(m), all_logits[n - 1], sizeof all_logits[0]));
+    first_reset(m);
+    first_eval_all(m, ids, n, NULL);
+    fact("one piece", memcmp(first_logits(m), all_logits[n - 1], sizeof all_logits[0]));
+    first_rewind(m, n - 1);
+    fact("none after a rewind", first_logits(m) == NULL);
     first_reset(m);
     static float hidden[FIRST_WIDTH];
     fact("embed", first_embed(m, ids, n, hidden));

@@ -5,32 +5,36 @@
  */
 #include "state.h"
 
-/* Computes n valid tokens, for which there is room, in batches; logits of each if all is not null. */
-static void compute(struct tiny *m, const int32_t *tokens, int n, float *all)
+/* Computes n valid tokens, for which there is room, in batches; logits of each if all is not null,
+ * else of the last one if `last` is not 0. */
+static void compute(struct tiny *m, const int32_t *tokens, int n, float *all, int last)
 {
+    m->late = 0;
     for (int done = 0; done < n; done += m->n) {
         m->tokens = tokens + done;
         m->n = n - done < BATCH ? n - done : BATCH;
         m->all_logits = all ? all + (ptrdiff_t)done * VOCAB : 0;
+        m->heads = all ? m->n : last && done + m->n == n;
         bnc_run(&m->pool, tiny_step, m);
         m->length += m->n;
         if (all)
             memcpy(m->logits, m->all_logits + (ptrdiff_t)(m->n - 1) * VOCAB, sizeof(float) * VOCAB);
     }
     m->ready = 1;
+    m->late = m->heads == 0;
 }
 
 /* Computes the token that was generated last, if that is still to be done. */
-static void catch_up(struct tiny *m)
+static void catch_up(struct tiny *m, int last)
 {
     const int32_t token = m->pending;
     m->pending = -1;
     if (token >= 0)
-        compute(m, &token, 1, 0);
+        compute(m, &token, 1, 0, last);
 }
 
-/* Feeds n tokens from outside; logits of each if all is not null. Returns 0 or a code. */
-static int feed(struct tiny *m, const int32_t *tokens, int n, float *all)
+/* Feeds n tokens from outside; logits as of compute(). Returns 0 or a code. */
+static int feed(struct tiny *m, const int32_t *tokens, int n, float *all, int last)
 {
     if (n < 1)
         return TINY_EARGUMENT;
@@ -39,8 +43,8 @@ static int feed(struct tiny *m, const int32_t *tokens, int n, float *all)
     for (int i = 0; i < n; i++)
         if (tokens[i] < 0 || tokens[i] >= VOCAB)
             return TINY_ETOKEN;
-    catch_up(m);
-    compute(m, tokens, n, all);
+    catch_up(m, 0);
+    compute(m, tokens, n, all, last);
     m->held_bytes = 0;
     return 0;
 }
@@ -101,7 +105,7 @@ void tiny_reset(struct tiny *m)
 {
     m->length = 0;
     m->pending = -1;
-    m->ready = 0;
+    m->ready = m->late = 0;
     m->held_bytes = 0;
 }
 
@@ -128,23 +132,28 @@ int tiny_context(const struct tiny *m)
 
 const float *tiny_eval(struct tiny *m, const int32_t *tokens, int n)
 {
-    return feed(m, tokens, n, 0) == 0 ? m->logits : 0;
+    return feed(m, tokens, n, 0, 1) == 0 ? m->logits : 0;
 }
 
 int tiny_eval_all(struct tiny *m, const int32_t *tokens, int n, float *logits)
 {
-    return feed(m, tokens, n, logits);
+    return feed(m, tokens, n, logits, 0);
 }
 
 const float *tiny_logits(struct tiny *m)
 {
-    catch_up(m);
+    catch_up(m, 1);
+    if (m->ready && m->late) {
+        m->heads = 1;
+        bnc_run(&m->pool, tiny_step, m);
+        m->late = 0;
+    }
     return m->ready ? m->logits : 0;
 }
 
 int tiny_embed(struct tiny *m, const int32_t *tokens, int n, float *embedding)
 {
-    const int code = feed(m, tokens, n, 0);
+    const int code = feed(m, tokens, n, 0, 1);
     if (code == 0)
         memcpy(embedding, m->normed + (m->n - 1) * DIM, sizeof(float) * DIM);
     return code;

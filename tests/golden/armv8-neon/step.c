@@ -182,14 +182,18 @@ BNC_STEP_API void tiny_step(void *arg, struct bnc_worker *t)
     scratch_of(s, m, t);
 
     bnc_share(t, m->n, &begin, &end);
-    for (int i = begin; i < end; i++)
-        bnc_embed(BNC_BF16, m->x + i * DIM, weights(m, AT_EMBEDDING), m->tokens[i], DIM);
-    bnc_sync(t);
-    for (int layer = 0; layer <= 1; layer++)
-        block(m, &tiny_blocks[layer], layer, s, t);
+    if (!m->late) {
+        for (int i = begin; i < end; i++)
+            bnc_embed(BNC_BF16, m->x + i * DIM, weights(m, AT_EMBEDDING), m->tokens[i], DIM);
+        bnc_sync(t);
+        for (int layer = 0; layer <= 1; layer++)
+            block(m, &tiny_blocks[layer], layer, s, t);
+    }
 
     /* Only the tokens whose logits are wanted go through the head. */
-    const int first = m->all_logits ? 0 : m->n - 1;
+    const int first = m->n - m->heads;
+    if (m->heads == 0)
+        return;
     bnc_share(&s->tokens, m->n - first, &begin, &end);
     for (int i = first + begin; i < first + end; i++)
         bnc_rmsnorm(s->normed + i * DIM, m->x + i * DIM, vector(m, AT_FINAL_NORM), DIM, NORM_EPS);

@@ -63,7 +63,8 @@ struct tiny {
     float *shared; /* by the threads, where there is more than one: attention of a token */
     int context; /* positions there is room for */
     int length;  /* positions filled */
-    int ready;   /* whether logits are those of the last position */
+    int ready;   /* whether the last step ended with the last position, */
+    int late;    /* and whether only the head is left to compute for its logits */
 
     /* The generation in progress. */
     int32_t pending;                   /* delivered, and not yet computed; -1 for none */
@@ -73,6 +74,7 @@ struct tiny {
     /* The step in progress. */
     const int32_t *tokens;
     int n;
+    int heads;         /* of how many of them logits are computed, the last ones */
     float *all_logits; /* [n][VOCAB], or null: the last token's go to logits */
 };
 

@@ -216,6 +216,8 @@ int tiny_generate(struct tiny *m, const int32_t *tokens, int n, struct tiny_opti
 const float *tiny_eval(struct tiny *m, const int32_t *tokens, int n);
 
 /* The same, and writes the logits of every token, [n][TINY_VOCAB], when `logits` is not null.
+ * When it is, no logits are computed before tiny_logits() or tiny_sample() asks for them,
+ * which spares the head to all pieces of a prompt but the last.
  * Returns 0, or TINY_EARGUMENT, _ETOKEN or _EFULL. */
 int tiny_eval_all(struct tiny *m, const int32_t *tokens, int n, float *logits);
 

@@ -16,6 +16,12 @@
 #ifndef BNC_SCREEN_H
 #define BNC_SCREEN_H
 
+#if defined(__SSE4_1__)
+#include <smmintrin.h>
+#elif defined(__wasm_simd128__)
+#include <wasm_simd128.h>
+#endif
+
 #include "bnc_linear.h"
 #include "bnc_rows.h"
 #include "bnc_streams.h"
@@ -117,6 +123,40 @@ BNC_INLINE void bnc_screen_rough(const struct bnc_worker *worker, const struct b
         bnc_screen_tiles(worker, l, y, y_stride, w, scale, x, l->slice ? 1 : n, acc);
 }
 
+/* sum of c[k] * q[k]; cols is a multiple of 64. Compilers multiply in lanes of 32 bits where these
+ * have instructions for pairs of products; elsewhere they find theirs. */
+BNC_INLINE int32_t bnc_screen_dot(const int8_t *c, const int8_t *q, int cols)
+{
+#if defined(__SSE4_1__) && !defined(__AVX2__)
+    __m128i sum = _mm_setzero_si128();
+    for (int k = 0; k < cols; k += 8) {
+        const __m128i a =
+            _mm_cvtepi8_epi16(_mm_loadl_epi64((const __m128i *)(const void *)(c + k)));
+        const __m128i b =
+            _mm_cvtepi8_epi16(_mm_loadl_epi64((const __m128i *)(const void *)(q + k)));
+        sum = _mm_add_epi32(sum, _mm_madd_epi16(a, b));
+    }
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+    return _mm_extract_epi32(sum, 0) + _mm_extract_epi32(sum, 1);
+#elif defined(__wasm_simd128__)
+    v128_t sum = wasm_i32x4_splat(0);
+    for (int k = 0; k < cols; k += 16) {
+        const v128_t a = wasm_v128_load(c + k), b = wasm_v128_load(q + k);
+        const v128_t low = wasm_i16x8_extmul_low_i8x16(a, b);
+        const v128_t high = wasm_i16x8_extmul_high_i8x16(a, b);
+        sum = wasm_i32x4_add(sum, wasm_i32x4_extadd_pairwise_i16x8(low));
+        sum = wasm_i32x4_add(sum, wasm_i32x4_extadd_pairwise_i16x8(high));
+    }
+    return wasm_i32x4_extract_lane(sum, 0) + wasm_i32x4_extract_lane(sum, 1) +
+           wasm_i32x4_extract_lane(sum, 2) + wasm_i32x4_extract_lane(sum, 3);
+#else
+    int32_t sum = 0;
+    for (int k = 0; k < cols; k++)
+        sum += c[k] * q[k];
+    return sum;
+#endif
+}
+
 /* sum[i] = sum of c[row[i]][k] * q[k], i < count <= listed; rows up to row[listed - 1] may be
  * fetched ahead. Four rows are read side by side, as rows of ternary matrices are. */
 BNC_INLINE void bnc_screen_sums(int32_t *sum, const struct bnc_screen_rows *r, const int8_t *q,
@@ -129,13 +169,8 @@ BNC_INLINE void bnc_screen_sums(int32_t *sum, const struct bnc_screen_rows *r, c
         for (int k0 = 0; k0 < r->stride; k0 += BNC_SCREEN_COLS) {
             const int end = r->stride - k0 < BNC_SCREEN_COLS ? r->stride : k0 + BNC_SCREEN_COLS;
             for (int j = 0; j < 4; j++) {
-                const int8_t *c = (const int8_t *)rows.at[j];
-                int32_t part = 0;
-                for (int k = k0; k < end; k += BNC_CACHE_LINE)
-                    bnc_prefetch(rows.next[j] + k);
-                for (int k = k0; k < end; k++)
-                    part += c[k] * q[k];
-                four[j] += part;
+                bnc_prefetch_lines(rows.next[j] + k0, (end - k0) / 64);
+                four[j] += bnc_screen_dot((const int8_t *)rows.at[j] + k0, q + k0, end - k0);
             }
         }
         for (int j = 0; j < 4 && i + j < count; j++)

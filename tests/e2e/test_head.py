@@ -20,7 +20,8 @@ from e2e.built import EXAMPLE, program_of
 from e2e.test_bits import start
 
 # Each kernel of integers once: plain C, NEON, its dot product, AVX2, and what this machine has.
-# A screened head has a ternary kernel: one of tables, and what this machine has.
+# A screened head has a ternary kernel: one of tables, and what this machine has; and each loop of
+# its integers.
 PLACES = [
     ("int8", "scalar", "host"),
     ("int8", "armv8-neon", "cortex-a53"),
@@ -33,7 +34,8 @@ PLACES = [
     ("int4", "armv8.2-dotprod", "cortex-a76"),
     ("int4", "x86_64-avx2", "Haswell"),
     ("int4", "native", "host"),
-    ("screened", "armv7-neon", "cortex-a7"),
+    ("screened", "wasm32-simd128", "wasmtime"),
+    ("screened", "x86_64-sse4.1", "Nehalem"),
     ("screened", "native", "host"),
 ]
 
@@ -57,7 +59,7 @@ def test_bits(
     assert decided.head is not None
     if head == "screened":
         reads_tables = decided.head.kernel.activation == "lut16"
-        assert reads_tables == (target == "armv7-neon")
+        assert reads_tables == (target == "wasm32-simd128")
     bits = {"int8": 8, "int6": 6, "int4": 4, "screened": 0}
     assert decided.head.kernel.layout.code.integers == bits[head]
     program = program_of(artifact.folder, decided.target.name)

@@ -62,7 +62,7 @@ def _cycles(kernel: Kernel, target: Target) -> float:
 
 def contestants(target: Target) -> list[Contestant]:
     """The kernel that reads all first, then those that skip."""
-    kernels = [k for k in target.kernels if not k.layout.code.integers and k.activation == "int8"]
+    kernels = [k for k in target.kernels if k.layout.code.base == 3 and k.activation == "int8"]
     dense = min(
         (k for k in kernels if k.skips == "nothing"),
         key=lambda k: _cycles(k, target),

@@ -11,12 +11,15 @@ from checkpoints import tiny_checkpoint
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 sys.path.insert(0, str(BENCH))
 
+import kernels  # noqa: E402
 import limits  # noqa: E402
 import peer_models  # noqa: E402
 import peers  # noqa: E402
+import sparse  # noqa: E402
 
 from bitnetc.compiler import load  # noqa: E402
 from bitnetc.model import Ternary  # noqa: E402
+from bitnetc.target import load_target  # noqa: E402
 
 OURS = """\
 model    bitnet-2b, x86_64-avx512, 2 threads
@@ -168,3 +171,13 @@ def test_random_models_are_gguf(tmp_path: Path, kind: str, head: str) -> None:
     trits = matrix.load()
     assert trits.shape == (256, 512) and set(np.unique(trits)) == {-1, 0, 1}
     assert np.isfinite(model.embedding.load()).all()
+
+
+def test_kernels_that_are_timed() -> None:
+    target = load_target("x86_64-avx2")
+    picked = {role: kernels.picked(target, role) for role in kernels.SHAPES}
+    assert set(picked.values()) <= {k.name for k in target.kernels}
+    found = sparse.contestants(target)
+    assert {c.kernel.skips for c in found} == {"nothing", "rows", "columns"}
+    assert {bool(c.gate) for c in found} == {True, False}
+    assert all(c.kernel.layout.code.base == 3 for c in found)

@@ -58,71 +58,20 @@ BNC_INLINE void bnc_matvec_t5_m320k4_avx512vbmi(int32_t *restrict acc, const uin
                                 _mm512_sub_epi32(sum[s][r], _mm512_set1_epi32(sum_q)));
 }
 
-/* The codes of `cols` columns, a multiple of four, as [20 times 16 rows][cols / 4] registers. */
-BNC_INLINE void bnc_unpack_t5_m320k4(__m512i *to, const uint8_t *w, int cols,
-                                     const struct bnc_tables_t5_avx512vbmi *tables)
+/* Several tokens, 32 rows at a time: as those of i2_m256k4. */
+BNC_KERNEL void bnc_unpack_t5_m320k4(__m512i *to, ptrdiff_t half, int step, const uint8_t *w,
+                                     int cols, int s)
 {
-    const int step = cols / 4;
-    for (int k = 0; k < step; k++, w += 256) {
-        __m512i bytes[4];
-        bnc_interleave_i2_m256k4(bytes, _mm512_loadu_si512(w), _mm512_loadu_si512(w + 64),
-                                 _mm512_loadu_si512(w + 128), _mm512_loadu_si512(w + 192));
-        for (int r = 0; r < 4; r++) {
-            __m512i code[5];
-            bnc_unpack_t5_avx512vbmi(code, bytes[r], tables);
-            for (int s = 0; s < 5; s++)
-                to[(4 * s + r) * step + k] = code[s];
-        }
+    const struct bnc_tables_t5_avx512vbmi tables = bnc_tables_t5_avx512vbmi();
+    const __m512i table = tables.code[s / 2];
+    for (int k = 0; k < cols / 4; k++, w += 256, to += step) {
+        __m512i bytes[2];
+        bnc_interleave_half(bytes, w, s % 2);
+        for (int h = 0; h < 2; h++)
+            to[h * half] = s / 2 < 3
+                               ? _mm512_permutexvar_epi8(bnc_high_t5_avx512vbmi(bytes[h]), table)
+                               : bnc_low_code_t5_avx512vbmi(bytes[h], table);
     }
-}
-
-/* acc of 16 rows and `tokens` tokens, constant once inlined, += codes * q over `cols` columns. */
-BNC_INLINE void bnc_tile_t5_m320k4_avx512vbmi(int32_t *acc, int rows, const __m512i *codes,
-                                              const int8_t *q, int stride, int tokens, int cols)
-{
-    __m512i sum[16];
-    for (int i = 0; i < tokens; i++)
-        sum[i] = _mm512_loadu_si512(acc + i * rows);
-    for (int k = 0; k < cols; k += 4, codes++)
-        for (int i = 0; i < tokens; i++)
-            sum[i] = _mm512_dpbusd_epi32(sum[i], *codes,
-                                         bnc_four_avx512vnni(q + i * (ptrdiff_t)stride + k));
-    for (int i = 0; i < tokens; i++)
-        _mm512_storeu_si512(acc + i * rows, sum[i]);
-}
-
-/* acc += codes * q of columns `from` .. cols - 1 and several tokens. 320 rows of 64 columns are
- * unpacked to bytes once (20 KB, stays in L1). */
-BNC_INLINE void bnc_add_t5_m320k4_avx512vbmi(int32_t *restrict acc, const uint8_t *restrict w,
-                                             const struct bnc_acts *x, int rows, int cols, int n,
-                                             int from,
-                                             const struct bnc_tables_t5_avx512vbmi *tables)
-{
-    enum { CHUNK = 64, TOKENS = 16, ROWS = BNC_T5_M320K4_ROWS };
-    for (int m = 0; m < rows; m += ROWS, w += 64 * (ptrdiff_t)cols)
-        for (int first = from; first < cols; first += CHUNK) {
-            __m512i codes[ROWS * CHUNK / 64];
-            const int count = cols - first < CHUNK ? cols - first : CHUNK;
-            bnc_unpack_t5_m320k4(codes, w + 64 * (ptrdiff_t)first, count, tables);
-            for (int g = 0; g < ROWS / 16; g++) {
-                const __m512i *group = codes + g * (count / 4);
-                const int8_t *q = x->q + first;
-                int32_t *to = acc + m + 16 * g;
-                int i = 0;
-                for (; i + TOKENS <= n; i += TOKENS)
-                    bnc_tile_t5_m320k4_avx512vbmi(to + i * rows, rows, group,
-                                                  q + i * (ptrdiff_t)x->stride, x->stride, TOKENS,
-                                                  count);
-                for (; i + 4 <= n; i += 4)
-                    bnc_tile_t5_m320k4_avx512vbmi(to + i * rows, rows, group,
-                                                  q + i * (ptrdiff_t)x->stride, x->stride, 4,
-                                                  count);
-                for (; i < n; i++)
-                    bnc_tile_t5_m320k4_avx512vbmi(to + i * rows, rows, group,
-                                                  q + i * (ptrdiff_t)x->stride, x->stride, 1,
-                                                  count);
-            }
-        }
 }
 
 BNC_KERNEL void bnc_matmul_t5_m320k4_avx512vbmi(int32_t *restrict acc, const uint8_t *restrict w,
@@ -137,7 +86,7 @@ BNC_KERNEL void bnc_matmul_t5_m320k4_avx512vbmi(int32_t *restrict acc, const uin
     for (int i = 0; i < n; i++)
         for (int m = 0; m < rows; m += 16)
             _mm512_storeu_si512(acc + i * rows + m, _mm512_set1_epi32(-x->sum[i]));
-    bnc_add_t5_m320k4_avx512vbmi(acc, w, x, rows, cols, n, 0, &tables);
+    bnc_add_slices_avx512vnni(bnc_unpack_t5_m320k4, 10, acc, w, x, rows, cols, n, 0);
 }
 
 #endif

@@ -50,18 +50,29 @@ BNC_INLINE struct bnc_tables_t5_avx512vbmi bnc_tables_t5_avx512vbmi(void)
     return tables;
 }
 
+/* `high` of 64 bytes. */
+BNC_INLINE __m512i bnc_high_t5_avx512vbmi(__m512i byte)
+{
+    const __m512i shifted = _mm512_and_si512(_mm512_srli_epi16(byte, 3), _mm512_set1_epi8(31));
+    return _mm512_min_epu8(shifted, _mm512_add_epi8(byte, _mm512_set1_epi8(40)));
+}
+
+/* The fourth or the fifth code of 64 bytes. */
+BNC_INLINE __m512i bnc_low_code_t5_avx512vbmi(__m512i byte, __m512i table)
+{
+    const __mmask64 below = _mm512_cmplt_epu8_mask(byte, _mm512_set1_epi8((char)216));
+    return _mm512_mask_permutexvar_epi8(_mm512_set1_epi8(2), below, byte, table);
+}
+
 /* The codes of 64 bytes: code[i] has the i-th of each. */
 BNC_INLINE void bnc_unpack_t5_avx512vbmi(__m512i code[5], __m512i byte,
                                          const struct bnc_tables_t5_avx512vbmi *tables)
 {
-    const __m512i two = _mm512_set1_epi8(2);
-    const __m512i shifted = _mm512_and_si512(_mm512_srli_epi16(byte, 3), _mm512_set1_epi8(31));
-    const __m512i high = _mm512_min_epu8(shifted, _mm512_add_epi8(byte, _mm512_set1_epi8(40)));
-    const __mmask64 below = _mm512_cmplt_epu8_mask(byte, _mm512_set1_epi8((char)216));
+    const __m512i high = bnc_high_t5_avx512vbmi(byte);
     for (int i = 0; i < 3; i++)
         code[i] = _mm512_permutexvar_epi8(high, tables->code[i]);
     for (int i = 3; i < 5; i++)
-        code[i] = _mm512_mask_permutexvar_epi8(two, below, byte, tables->code[i]);
+        code[i] = bnc_low_code_t5_avx512vbmi(byte, tables->code[i]);
 }
 
 /* acc of `streams` times 32 rows and one token; streams <= BNC_STREAMS is constant once inlined. */

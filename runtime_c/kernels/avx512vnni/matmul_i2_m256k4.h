@@ -104,32 +104,44 @@ BNC_INLINE void bnc_matvec_i2_m256k4_avx512vnni(int32_t *restrict acc, const uin
                                  _mm512_set1_epi32(sum_q)));
 }
 
-/* Several tokens: 64 rows of 256 columns are unpacked at a time, 16 KB, and the sums of 64 rows and
- * 64 tokens, 16 KB, stay in the first cache beside them while all columns go by. */
-enum { BNC_I2_M256K4_COLUMNS = 256, BNC_I2_M256K4_SLICE = 64, BNC_I2_M256K4_MANY = 64 };
+/* Several tokens: 32 rows of 512 columns are unpacked at a time, 16 KB, and the sums of 32 rows and
+ * 128 tokens, 16 KB, stay in the first cache beside them while all columns go by. */
+enum { BNC_SLICE_COLUMNS = 512, BNC_SLICE = 32, BNC_SLICE_TOKENS = 128 };
 
-/* The codes of rows 64 s .. 64 s + 63 and `cols` columns, a multiple of four. Four columns of rows
- * 16 r .. are to[r / 2 * pair + r % 2 * half + k * step]. */
-BNC_INLINE void bnc_unpack_i2_m256k4(__m512i *to, ptrdiff_t pair, ptrdiff_t half, int step,
-                                     const uint8_t *w, int cols, int s)
+/* The codes of rows 32 s .. 32 s + 31 of a block and `cols` columns, a multiple of four. Four
+ * columns of the first sixteen rows are to[k * step], those of the others to[half + k * step]. */
+typedef void bnc_unpack_slice(__m512i *to, ptrdiff_t half, int step, const uint8_t *w, int cols,
+                              int s);
+
+/* Four columns of 64 bytes each, interleaved as above: two of the four registers, the upper ones
+ * where `upper`. */
+BNC_INLINE void bnc_interleave_half(__m512i to[2], const uint8_t *w, int upper)
 {
-    const __m512i low2 = _mm512_set1_epi8(3), shift = _mm512_set1_epi16((short)(6 - 2 * s));
+    const __m512i c0 = _mm512_loadu_si512(w), c1 = _mm512_loadu_si512(w + 64);
+    const __m512i c2 = _mm512_loadu_si512(w + 128), c3 = _mm512_loadu_si512(w + 192);
+    const __m512i c01 = upper ? _mm512_unpackhi_epi8(c0, c1) : _mm512_unpacklo_epi8(c0, c1);
+    const __m512i c23 = upper ? _mm512_unpackhi_epi8(c2, c3) : _mm512_unpacklo_epi8(c2, c3);
+    to[0] = _mm512_unpacklo_epi16(c01, c23);
+    to[1] = _mm512_unpackhi_epi16(c01, c23);
+}
+
+BNC_KERNEL void bnc_unpack_i2_m256k4(__m512i *to, ptrdiff_t half, int step, const uint8_t *w,
+                                     int cols, int s)
+{
+    const __m512i low2 = _mm512_set1_epi8(3), shift = _mm512_set1_epi16((short)(6 - s / 2 * 2));
     for (int k = 0; k < cols / 4; k++, w += 256, to += step) {
-        __m512i codes[4];
-        bnc_interleave_i2_m256k4(codes, _mm512_loadu_si512(w), _mm512_loadu_si512(w + 64),
-                                 _mm512_loadu_si512(w + 128), _mm512_loadu_si512(w + 192));
-        for (int r = 0; r < 4; r++)
-            to[r / 2 * pair + r % 2 * half] =
-                _mm512_and_si512(_mm512_srlv_epi16(codes[r], shift), low2);
+        __m512i codes[2];
+        bnc_interleave_half(codes, w, s % 2);
+        for (int h = 0; h < 2; h++)
+            to[h * half] = _mm512_and_si512(_mm512_srlv_epi16(codes[h], shift), low2);
     }
 }
 
-/* Moves sums of 64 rows and n tokens, whose distances are `to_rows` and `from_rows`. */
-BNC_INLINE void bnc_move_i2_m256k4(int32_t *to, int to_rows, const int32_t *from, int from_rows,
-                                   int n)
+/* Moves sums of 32 rows and n tokens, whose distances are `to_rows` and `from_rows`. */
+BNC_INLINE void bnc_move_slice(int32_t *to, int to_rows, const int32_t *from, int from_rows, int n)
 {
     for (int i = 0; i < n; i++)
-        for (int m = 0; m < BNC_I2_M256K4_SLICE; m += 16)
+        for (int m = 0; m < BNC_SLICE; m += 16)
             _mm512_storeu_si512(to + i * to_rows + m, _mm512_loadu_si512(from + i * from_rows + m));
 }
 
@@ -141,32 +153,33 @@ BNC_INLINE struct bnc_acts bnc_acts_from(const struct bnc_acts *x, int i)
     return rest;
 }
 
-/* acc += codes * q of columns `from` .. cols - 1 and several tokens. */
-BNC_INLINE void bnc_add_i2_m256k4_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
-                                             const struct bnc_acts *x, int rows, int cols, int n,
-                                             int from)
+/* acc += codes * q of columns `from` .. cols - 1 and several tokens. A block has `slices` times 32
+ * rows, constant once inlined, and 64 bytes a column. */
+BNC_INLINE void bnc_add_slices_avx512vnni(bnc_unpack_slice *unpack, int slices,
+                                          int32_t *restrict acc, const uint8_t *restrict w,
+                                          const struct bnc_acts *x, int rows, int cols, int n,
+                                          int from)
 {
-    enum { CHUNK = BNC_I2_M256K4_COLUMNS, SLICE = BNC_I2_M256K4_SLICE, MANY = BNC_I2_M256K4_MANY };
-    const uint8_t *next = w + (ptrdiff_t)rows * cols / 4; /* what the next call reads, in general */
+    enum { CHUNK = BNC_SLICE_COLUMNS, SLICE = BNC_SLICE, MANY = BNC_SLICE_TOKENS };
+    const ptrdiff_t bytes = 64 * (ptrdiff_t)cols;              /* of a block */
+    const uint8_t *next = w + rows / (slices * SLICE) * bytes; /* what the next call reads */
     for (int m = 0; m < rows; m += SLICE)
         for (int i = 0; i < n; i += MANY) {
-            __m512i codes[2][CHUNK / 4][2]; /* [half][four columns][sixteen rows] */
+            __m512i codes[CHUNK / 4][2]; /* [four columns][sixteen rows] */
             _Alignas(64) int32_t sums[SLICE * MANY];
             const struct bnc_acts q = bnc_acts_from(x, i);
             const int tokens = n - i < MANY ? n - i : MANY;
-            const int s = m % BNC_I2_M256K4_ROWS / SLICE;
-            const uint8_t *block = w + (ptrdiff_t)(m - s * SLICE) * cols / 4;
-            bnc_move_i2_m256k4(sums, SLICE, acc + i * rows + m, rows, tokens);
+            const int s = m / SLICE % slices;
+            const uint8_t *block = w + m / (slices * SLICE) * bytes;
+            bnc_move_slice(sums, SLICE, acc + i * rows + m, rows, tokens);
             for (int first = from; first < cols; first += CHUNK) {
                 const int count = cols - first < CHUNK ? cols - first : CHUNK;
-                bnc_unpack_i2_m256k4(codes[0][0], CHUNK / 2, 1, 2, block + 64 * (ptrdiff_t)first,
-                                     count, s);
-                for (int h = 0; h < 2; h++)
-                    bnc_tokens_avx512vnni(
-                        sums + 32 * h, SLICE, codes[h], &q, first, count / 4, tokens,
-                        next + 64 * (ptrdiff_t)first + (2 * s + h) * 8 * count, 8 * count);
+                const int part = 64 * count / slices; /* of the bytes to come */
+                unpack(codes[0], 1, 2, block + 64 * (ptrdiff_t)first, count, s);
+                bnc_tokens_avx512vnni(sums, SLICE, codes, &q, first, count / 4, tokens,
+                                      next + 64 * (ptrdiff_t)first + s * part, part);
             }
-            bnc_move_i2_m256k4(acc + i * rows + m, rows, sums, SLICE, tokens);
+            bnc_move_slice(acc + i * rows + m, rows, sums, SLICE, tokens);
         }
 }
 
@@ -181,7 +194,7 @@ BNC_KERNEL void bnc_matmul_i2_m256k4_avx512vnni(int32_t *restrict acc, const uin
     for (int i = 0; i < n; i++)
         for (int m = 0; m < rows; m += 16)
             _mm512_storeu_si512(acc + i * rows + m, _mm512_set1_epi32(-x->sum[i]));
-    bnc_add_i2_m256k4_avx512vnni(acc, w, x, rows, cols, n, 0);
+    bnc_add_slices_avx512vnni(bnc_unpack_i2_m256k4, 8, acc, w, x, rows, cols, n, 0);
 }
 
 #endif

@@ -26,9 +26,10 @@ def with_integer_head(model: Model, name: str) -> Model:
     integers = integer_head(model.head, name)
     if not integers:
         return model
+    unlikely = ", those of unlikely tokens from trits" if integers.screen else ""
     note = (
-        f"logits come from a head of {integers.bits}-bit integers: --head exact keeps the "
-        "checkpoint's own"
+        f"logits come from a head of {integers.bits}-bit integers{unlikely}: --head exact keeps "
+        "the checkpoint's own"
     )
     return replace(model, integer_head=integers, notes=(*model.notes, note))
 

@@ -75,7 +75,7 @@ def main() -> None:
 def report(
     target: Target, wanted: list[str] | None, tokens: list[int], profile: str | None
 ) -> None:
-    places = [k.name for k in kernels_of(target)] + ["dense f16", "dense bf16"]
+    places = [k.name for k in kernels_of(target)] + ["dense f16", "dense bf16", "dense bf12"]
     own = any(k.features for k in kernels_of(target))
     names = [name for name in places if not (own and name.startswith("scalar:"))]
     if wanted or profile:
@@ -98,7 +98,7 @@ def report(
                 place = places.index(name)
                 for n in [1] if name.startswith("dense") else tokens:
                     found = count(target, program, cpu, place, n)
-                    rows, cols = (*shapes, (ROWS, COLS), (ROWS, COLS))[place]
+                    rows, cols = (*shapes, *3 * [(ROWS, COLS)])[place]
                     size = rows * cols * n
                     second = f"{found.second / size:14.4f}" if what else ""
                     print(f"{name:24}{n:>8}{found.instructions / size:22.4f}{second}")

@@ -15,7 +15,7 @@ from bitnetc import resources
 from bitnetc.errors import BitnetcError, nearest
 from bitnetc.model import Model
 from bitnetc.pack import rope_names, slots, tokenizer_tables
-from bitnetc.plan import Plan, float_plan
+from bitnetc.plan import Plan
 from bitnetc.target import Target, load_target
 
 CODE_BYTES = 400_000  # of a static program, the C library included
@@ -183,7 +183,7 @@ def speed(plan: Plan, model: Model, board: Board) -> Speed | None:
     """None where the board's memory was never measured."""
     if not board.bytes_per_second:
         return None
-    head = plan.head_read_bytes if plan.head else float_plan("head", model.head).bytes
+    head = plan.head_read_bytes if plan.head else plan.own_head.bytes
     cache = plan.memory.cache_bytes_per_position * plan.context // 2
     read = plan.ternary_bytes + head + cache
     cycles = sum(

@@ -31,7 +31,7 @@ from bitnetc.inspect import inspect, report_json
 from bitnetc.inspect_view import view
 from bitnetc.model import CacheType, FfnActivation, Model
 from bitnetc.package import package
-from bitnetc.plan import MatrixPlan, Plan, float_plan, plan, plan_json
+from bitnetc.plan import MatrixPlan, Plan, plan, plan_json
 from bitnetc.synth import synth
 from bitnetc.target import BATCH, load_target, runs_here, target_names
 from bitnetc.totals import totals, totals_json
@@ -455,7 +455,7 @@ def _say_plan(p: Plan, model: Model) -> None:
                 "it reads floats" + (f", {f.groups} scales a row" if f.groups > 1 else ""),
             )
     table.add_section()
-    head = float_plan("head", model.head)
+    head = p.own_head
     name = "head" + (" (tied)" if model.tied and not p.head else "")
     if p.head:
         table.add_row(*_planned(name, p.head, 1))
@@ -466,7 +466,9 @@ def _say_plan(p: Plan, model: Model) -> None:
             f"float {head.dtype}" if head.dtype == "trits" else f"dense {head.dtype}",
             f"{head.bytes / 1e6:,.2f}",
             f"{head.bytes / p.target.cost.bytes_per_cycle / 1e3:,.0f}",
-            "as the checkpoint stores it",
+            f"bfloat16, {head.escapes:,} escapes"
+            if head.dtype == "bf12"
+            else "as the checkpoint stores it",
         )
     if p.screened:
         size = f"{head.rows * p.exact_stride / 1e6:,.2f}"

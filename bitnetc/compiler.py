@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bitnetc.bf12 import find_frequent
 from bitnetc.binary import find_binary
 from bitnetc.board import Board, refuse_too_large
 from bitnetc.build import Artifact, build, check_destination
@@ -74,8 +75,8 @@ def _refuse_python(options: Options, toolchain: Toolchain) -> None:
 
 
 def prepare(model: Model, say: Callable[[str], None] = unsaid) -> Model:
-    """prune -> find_binary: the model that is planned and packed. Says what they note."""
-    prepared = find_binary(prune(model))
+    """prune -> find_binary -> find_frequent: what is planned and packed. Says what they note."""
+    prepared = find_frequent(find_binary(prune(model)))
     for note in prepared.notes[len(model.notes) :]:
         say(note)
     return prepared

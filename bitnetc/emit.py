@@ -30,7 +30,7 @@ from bitnetc.pack import (
     tokenizer_tables,
     vector,
 )
-from bitnetc.plan import Group, Plan, float_plan, plan_json
+from bitnetc.plan import Group, Plan, plan_json
 from bitnetc.reference import attention_scale
 from bitnetc.tokenizer import Tokenizer
 from bitnetc.totals import PROGRAM_BYTES, sparse_bytes, totals_json
@@ -54,6 +54,7 @@ _RUNTIME = (
     "bnc_attention.h",
     "bnc_attention_batch.h",
     "bnc_attention_split.h",
+    "bnc_bf12.h",
     "bnc_cache.h",
     "bnc_chat.h",
     "bnc_columns.h",
@@ -363,8 +364,7 @@ def _context(
     shape, memory = plan.shape, plan.memory
     at = {(slot.block, slot.name): slot.offset for slot in places}
     fields = _fields(plan, model)
-    head = float_plan("head", model.head)
-    embedding = float_plan("embedding", model.embedding)
+    head, embedding = plan.own_head, plan.embedding
     return {
         "version": __version__,
         "abi": ABI,

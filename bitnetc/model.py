@@ -83,6 +83,14 @@ class Screen:
 
 
 @dataclass(frozen=True)
+class Frequent:
+    """High bytes of bfloat16 that are frequent in a matrix, and how many weights have others."""
+
+    table: tuple[int, ...]
+    escapes: int
+
+
+@dataclass(frozen=True)
 class Dense:
     """A float matrix kept in its stored type; `load` gives [rows, cols] as
     float32, float16, or (bf16) the upper halves of float32 words as uint16."""
@@ -91,6 +99,7 @@ class Dense:
     cols: int
     dtype: DenseType
     load: Callable[[], NDArray[np.generic]]
+    frequent: Frequent | None = None  # of bf16, where somebody looked (bf12.py)
 
     @property
     def bytes_per_value(self) -> int:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bitnetc import bf12
 from bitnetc.model import ROLES, Block, Dense, Integers, Model, Ternary
-from bitnetc.plan import TRITS, Group, MatrixPlan, Plan, float_plan
+from bitnetc.plan import TRITS, FloatPlan, Group, MatrixPlan, Plan
 from bitnetc.reference import rope_table
 from bitnetc.tokenizer.tables import compile_tables
 
@@ -61,15 +62,15 @@ def _tensors(
                     padded = (matrix.padded_rows, matrix.padded_cols)
                     yield name, i, matrix.kernel.layout_name, padded, matrix.bytes
                 elif name in group.floats:
-                    yield name, i, *_stored(getattr(block, name))
+                    yield name, i, *_stored(group.floats[name])
                 else:
                     found = vector(block, name)
                     yield name, i, "f32", found.shape, found.nbytes
     yield "final_norm", None, "f32", (shape.dim,), shape.dim * 4
-    for name, end in _ends(model):
+    for name, end, stored in _ends(plan, model):
         if isinstance(end, Ternary):
             yield f"{name}_scale", None, "f32", end.scale.shape, end.scale.nbytes
-        yield name, None, *_stored(end)
+        yield name, None, *_stored(stored)
     if plan.head and model.integer_head:
         yield "head_scale", None, "f32", (shape.vocab,), shape.vocab * 4
         if plan.screened:
@@ -87,14 +88,13 @@ def rope_names(model: Model) -> list[str]:
     return ["rope", *(f"rope_{i}" for i in range(1, len(model.ropes)))]
 
 
-def _ends(model: Model) -> list[tuple[str, Ternary | Dense]]:
+def _ends(plan: Plan, model: Model) -> list[tuple[str, Ternary | Dense, FloatPlan]]:
     own = not model.tied and model.integer_head is None
-    head: list[tuple[str, Ternary | Dense]] = [("head", model.head)] if own else []
-    return [("embedding", model.embedding), *head]
+    ends = [("embedding", model.embedding, plan.embedding)]
+    return [*ends, ("head", model.head, plan.own_head)] if own else ends
 
 
-def _stored(matrix: Ternary | Dense) -> tuple[str, tuple[int, ...], int]:
-    plan = float_plan("", matrix)
+def _stored(plan: FloatPlan) -> tuple[str, tuple[int, ...], int]:
     return TRITS.name if plan.dtype == "trits" else plan.dtype, plan.shape, plan.bytes
 
 
@@ -137,9 +137,12 @@ def _content(slot: Slot, plan: Plan, model: Model) -> Iterator[bytes]:
     elif slot.name.startswith("head") and plan.head and model.integer_head:
         yield from _head_bytes(slot.name, plan.head, plan.exact_stride, model.integer_head)
     elif slot.block is None:
-        end = dict(_ends(model))[slot.name.removesuffix("_scale")]
+        name = slot.name.removesuffix("_scale")
+        _, end, _ = next(found for found in _ends(plan, model) if found[0] == name)
         if slot.name.endswith("_scale") and isinstance(end, Ternary):
             yield end.scale.tobytes()
+        elif slot.layout == "bf12" and isinstance(end, Dense):
+            yield from bf12.pack(end)
         else:
             yield from _float_bytes(end)
     else:

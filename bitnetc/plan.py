@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bitnetc import bf12
 from bitnetc.cost import MatrixCost, matrix_cost
 from bitnetc.errors import BitnetcError
 from bitnetc.kernels import Kernel, Skips
@@ -114,18 +115,23 @@ class FloatPlan:
     role: str
     rows: int
     cols: int
-    dtype: str  # "trits", or a DenseType
+    dtype: str  # "trits", a DenseType, or "bf12"
     groups: int  # of trits: scales in a row; 0: one for the matrix
+    escapes: int = 0  # of bf12
 
     @property
     def shape(self) -> tuple[int, int]:
-        """As stored: trits in whole blocks of columns."""
+        """As stored: trits and bf12 in whole blocks of columns."""
+        if self.dtype == "bf12":
+            return self.rows, bf12.padded_cols(self.cols)
         return TRITS.pad(self.rows, self.cols) if self.dtype == "trits" else (self.rows, self.cols)
 
     @property
     def bytes(self) -> int:
         if self.dtype == "trits":
             return TRITS.packed_bytes(*self.shape)
+        if self.dtype == "bf12":
+            return bf12.packed_bytes(self.rows, self.cols, self.escapes)
         return self.rows * self.cols * (4 if self.dtype == "f32" else 2)
 
 
@@ -135,6 +141,15 @@ def float_plan(role: str, matrix: Ternary | Dense) -> FloatPlan:
         return FloatPlan(role, matrix.rows, matrix.cols, matrix.dtype, 0)
     groups = matrix.groups if len(matrix.scale) > 1 else 0
     return FloatPlan(role, matrix.rows, matrix.cols, "trits", groups)
+
+
+def end_plan(role: str, matrix: Ternary | Dense, fast: bool) -> FloatPlan:
+    """Of the embedding or the checkpoint's own head: bfloat16 takes twelve bits a weight without
+    loss, where that is smaller and `fast`."""
+    plain = float_plan(role, matrix)
+    if fast and isinstance(matrix, Dense) and matrix.frequent and bf12.pays(matrix):
+        return replace(plain, dtype="bf12", escapes=matrix.frequent.escapes)
+    return plain
 
 
 @dataclass(frozen=True)
@@ -157,6 +172,8 @@ class Plan:
     stride: int  # columns between two quantised tokens
     lut: bool  # some kernel reads look-up tables
     memory: Memory
+    embedding: FloatPlan
+    own_head: FloatPlan  # the checkpoint's; the embedding's where they are tied
     head: MatrixPlan | None = None  # of integers; None: the checkpoint's own head
     screened: bool = False  # head is a ternary one; integers of 8 bits lie beside it
     bits: bool = False  # some kernel reads planes of bits
@@ -294,8 +311,13 @@ def plan(
         small=target.arch == "arm",
         bits=bits,
     )
+    # Of an embedding that is no head a step reads few rows, wherever they take time.
+    own_head = model.integer_head is None
+    embedding = end_plan("embedding", model.embedding, target.bf12 or not (model.tied and own_head))
+    head_plan = embedding if model.tied else end_plan("head", model.head, target.bf12)
     decided = Plan(
-        *(target, model.shape, context, batch, groups, stride, lut, memory, head, screened, bits)
+        *(target, model.shape, context, batch, groups, stride, lut, memory),
+        *(embedding, replace(head_plan, role="head"), head, screened, bits),
     )
     _refuse_too_large(decided, model)
     return decided
@@ -333,8 +355,8 @@ def _sums(groups: tuple[Group, ...], head: MatrixPlan | None, batch: int, screen
 def _refuse_too_large(p: Plan, model: Model) -> None:
     """With addresses of 32 bits, weights and arena together must stay below 2^31 bytes: no size or
     difference of pointers then wraps around."""
-    matrices = (model.head,) if model.tied else (model.head, model.embedding)
-    dense = sum(float_plan("head", m).bytes for m in matrices) + p.head_bytes
+    ends = (p.own_head,) if model.tied else (p.own_head, p.embedding)
+    dense = sum(end.bytes for end in ends) + p.head_bytes
     arena = p.memory.arena_bytes(p.context, MAX_THREADS if p.target.threads else 1)
     total = p.ternary_bytes + dense + arena
     if p.target.narrow and total >= 2**31:
@@ -580,7 +602,9 @@ def plan_json(p: Plan, model: Model) -> dict[str, Any]:
         else {
             "rows": p.shape.vocab,
             "cols": p.shape.dim,
-            "type": float_plan("head", model.head).dtype,
+            "type": p.own_head.dtype,
+            "bytes": p.own_head.bytes,
+            **({"escapes": p.own_head.escapes} if p.own_head.dtype == "bf12" else {}),
         },
         "memory": {
             "state_and_buffers": p.memory.fixed_bytes,

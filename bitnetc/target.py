@@ -28,7 +28,7 @@ _KEYS = {
     },
     "isa": {"arch", "features"},
     "cc": {"triple", "flags", "zig_flags", "zig_baseline", "threads"},
-    "plan": {"batch"},
+    "plan": {"batch", "bf12"},
     "firmware": {"flash", "weights", "ram", "stack", "code", "code_per_group"},
     "run": {"emulator"},
     "kernels": {"matmul"},
@@ -101,6 +101,7 @@ class Target:
     emulator: str  # program that runs foreign binaries; empty when there is none
     checks: tuple[str, ...]  # emulated CPUs; "host" runs natively
     batch: int = BATCH
+    bf12: bool = True  # reads bfloat16 in twelve bits a weight as fast as in sixteen
     firmware: Firmware | None = None  # where there is no operating system
     base: str = ""  # the target whose system it has, where it narrows that one to newer CPUs
     # One program for several CPUs: its forward pass is compiled for each of these, the best first,
@@ -174,6 +175,7 @@ def load_target(name: str) -> Target:
         emulator=run.get("emulator", ""),
         checks=tuple(check["cpu"] for check in data.get("check", ())),
         batch=data.get("plan", {}).get("batch", BATCH),
+        bf12=all(v.bf12 for v in variants) and data.get("plan", {}).get("bf12", True),
         firmware=_firmware(file, data["firmware"]) if "firmware" in data else None,
         base=_tuned(data),
         variants=variants,

@@ -3,16 +3,17 @@
  *
  *     y[i][m] = sum over k of x[i][k] * (float)w[m][k]      sixteen lanes, see bnc_lanes.h
  *
- * Stored row-major as float32, float16 or bfloat16; widening is exact.
+ * Stored row-major as float32, float16 or bfloat16, or as bnc_bf12.h says; widening is exact.
  */
 #ifndef BNC_DENSE_H
 #define BNC_DENSE_H
 
+#include "bnc_bf12.h"
 #include "bnc_math.h"
 #include "bnc_streams.h"
 #include "bnc_threads.h"
 
-enum bnc_dense_type { BNC_F32, BNC_F16, BNC_BF16, BNC_TRITS }; /* the last: bnc_float_linear.h */
+enum bnc_dense_type { BNC_F32, BNC_F16, BNC_BF16, BNC_BF12, BNC_TRITS /* bnc_float_linear.h */ };
 
 BNC_INLINE int bnc_dense_bytes(enum bnc_dense_type type)
 {
@@ -40,8 +41,13 @@ BNC_INLINE struct bnc_lanes bnc_dense_tail(enum bnc_dense_type type, const uint8
 }
 
 /* x[cols] = row `id` of the embedding. */
-BNC_INLINE void bnc_embed(enum bnc_dense_type type, float *x, const uint8_t *w, int id, int cols)
+BNC_INLINE void bnc_embed(enum bnc_dense_type type, float *x, const uint8_t *w, int rows, int id,
+                          int cols)
 {
+    if (type == BNC_BF12) {
+        bnc_bf12_embed(x, w, rows, id, cols);
+        return;
+    }
     const uint8_t *row = w + (ptrdiff_t)id * cols * bnc_dense_bytes(type);
     int k = 0;
     for (; k + BNC_LANES <= cols; k += BNC_LANES)
@@ -99,6 +105,38 @@ BNC_INLINE void bnc_dense_block(enum bnc_dense_type type, float *y, const uint8_
         y[r * apart] = bnc_lanes_sum(s[r]);
 }
 
+/* The same of a matrix of `rows` rows in twelve bits a weight. Its frame is its own: without
+ * optimisation, what is inlined takes stack all the time. */
+static inline void bnc_dense_bf12(float *y, const uint8_t *w, int rows, int m0, int apart,
+                                  int count, const float *x, int cols)
+{
+    enum { BLOCKS = 2, STEP = BLOCKS * BNC_BF12_COLS, AHEAD = BNC_AHEAD / BNC_STREAMS };
+    const ptrdiff_t row_bytes = bnc_bf12_row_bytes(cols);
+    const struct bnc_bf12 parts = bnc_bf12_parts(w, rows, cols);
+    const bnc_bf12_bytes table = bnc_bf12_table(parts.table);
+    struct bnc_bf12_row row[BNC_DENSE_ROWS];
+    struct bnc_lanes s[BNC_DENSE_ROWS];
+    for (int r = 0; r < BNC_DENSE_ROWS; r++) {
+        row[r] = bnc_bf12_begin(&parts, m0 + (r < count ? r * apart : 0), row_bytes);
+        s[r] = bnc_lanes_zero();
+    }
+    int k = 0;
+    for (; k + STEP <= cols; k += STEP)
+        for (int r = 0; r < BNC_DENSE_ROWS; r++) {
+            bnc_prefetch_lines(row[r].block + AHEAD, BLOCKS * BNC_BF12_BYTES / 64);
+            s[r] = bnc_bf12_add(s[r], &row[r], table, (uint32_t)k, x + k, BLOCKS);
+        }
+    if (k < cols) {
+        float padded[STEP] = { 0 }; /* x, and zeros for the columns that pad the last block */
+        memcpy(padded, x + k, sizeof(float) * (size_t)(cols - k));
+        for (int r = 0; r < BNC_DENSE_ROWS; r++)
+            s[r] = bnc_bf12_add(s[r], &row[r], table, (uint32_t)k, padded,
+                                (cols - k + BNC_BF12_COLS - 1) / BNC_BF12_COLS);
+    }
+    for (int r = 0; r < count; r++)
+        y[r * apart] = bnc_lanes_sum(s[r]);
+}
+
 /* y[i][m] for all rows and n tokens: y is [n][rows], x rows are x_stride apart. Each group of
  * rows is read once for all tokens. */
 BNC_INLINE void bnc_dense(const struct bnc_worker *worker, enum bnc_dense_type type, float *y,
@@ -109,9 +147,13 @@ BNC_INLINE void bnc_dense(const struct bnc_worker *worker, enum bnc_dense_type t
     const int apart = (end - begin + BNC_DENSE_ROWS - 1) / BNC_DENSE_ROWS;
     for (int m0 = begin; m0 < begin + apart; m0++) {
         const int count = (end - m0 + apart - 1) / apart; /* the last part may be shorter */
-        for (int i = 0; i < n; i++)
-            bnc_dense_block(type, y + (ptrdiff_t)i * rows + m0, w, m0, apart, count,
-                            x + i * x_stride, cols);
+        for (int i = 0; i < n; i++) {
+            float *to = y + (ptrdiff_t)i * rows + m0;
+            if (type == BNC_BF12)
+                bnc_dense_bf12(to, w, rows, m0, apart, count, x + i * x_stride, cols);
+            else
+                bnc_dense_block(type, to, w, m0, apart, count, x + i * x_stride, cols);
+        }
     }
 }
 

@@ -266,12 +266,12 @@ static void do_quantise_few(void)
     give_floats(x.scale, n);
 }
 
-/* type, rows, cols, tokens, x_stride, workers; w, x -> y. */
+/* type, rows, cols, tokens, x_stride, workers, bytes; w, x -> y. */
 static void do_dense(void)
 {
     const int rows = integer(1), cols = integer(2), n = integer(3), stride = integer(4);
     const enum bnc_dense_type type = (enum bnc_dense_type)integer(0);
-    const uint8_t *w = take((size_t)rows * (size_t)cols * (size_t)bnc_dense_bytes(type));
+    const uint8_t *w = take((size_t)integer(6));
     const float *x = take_floats((n - 1) * stride + cols);
     float *y = new_floats(n * rows);
     for (int i = 0; i < integer(5); i++) {
@@ -280,21 +280,23 @@ static void do_dense(void)
             bnc_dense(&worker, BNC_F32, y, w, rows, cols, x, stride, n);
         else if (type == BNC_F16)
             bnc_dense(&worker, BNC_F16, y, w, rows, cols, x, stride, n);
-        else
+        else if (type == BNC_BF16)
             bnc_dense(&worker, BNC_BF16, y, w, rows, cols, x, stride, n);
+        else
+            bnc_dense(&worker, BNC_BF12, y, w, rows, cols, x, stride, n);
     }
     give_floats(y, n * rows);
 }
 
-/* type, rows, cols; w -> all its rows in floats. */
+/* type, rows, cols, bytes; w -> all its rows in floats. */
 static void do_embed(void)
 {
     const int rows = integer(1), cols = integer(2);
     const enum bnc_dense_type type = (enum bnc_dense_type)integer(0);
-    const uint8_t *w = take((size_t)rows * (size_t)cols * (size_t)bnc_dense_bytes(type));
+    const uint8_t *w = take((size_t)integer(3));
     float *y = new_floats(cols);
     for (int m = 0; m < rows; m++) {
-        bnc_embed(type, y, w, m, cols);
+        bnc_embed(type, y, w, rows, m, cols);
         give_floats(y, cols);
     }
 }

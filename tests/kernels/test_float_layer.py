@@ -19,9 +19,9 @@ import pytest
 from numpy.typing import NDArray
 from programs import HERE, Variant, build, run, variants
 
-from bitnetc import reference
+from bitnetc import bf12, reference
 from bitnetc.layout import LAYOUTS
-from bitnetc.model import DenseType, Rope, to_float32
+from bitnetc.model import Dense, DenseType, Frequent, Rope, to_float32
 from bitnetc.ropes import frequencies
 from bitnetc.target import load_target
 
@@ -354,6 +354,38 @@ def stored(values: Floats, dtype: DenseType) -> NDArray[Any]:
     return values.astype({"f32": F32, "f16": np.float16}[dtype])
 
 
+def packed(words: NDArray[np.uint16], few: bool = False) -> NDArray[np.uint8]:
+    """A bfloat16 matrix in twelve bits a weight; few: most of the weights are escapes."""
+    counts = np.bincount(words.reshape(-1) >> 8, minlength=256)
+    if few:
+        counts = np.where(counts, counts.max() + 1 - counts, 0)
+    table = bf12.frequent(counts).table
+    escapes = int((~np.isin(words >> 8, table)).sum())
+    matrix = Dense(*words.shape, "bf16", lambda: words, Frequent(table, escapes))
+    data = b"".join(bf12.pack(matrix))
+    assert len(data) == bf12.packed_bytes(*words.shape, escapes)
+    assert (bf12.unpack(data, *words.shape) == words).all()
+    return np.frombuffer(data, np.uint8)
+
+
+def test_every_bfloat16(math: Math) -> None:
+    """NaN with what they carry, denormals, infinities and zeros of both signs."""
+    words = np.random.default_rng(13).permutation(2**16).astype(np.uint16)
+    for cols, few in ((1024, False), (100, True)):
+        table = words[: words.size // cols * cols].reshape(-1, cols)
+        data = packed(table, few)
+        same(math("embed", 3, *table.shape, data.nbytes, data), to_float32(table, "bf16"))
+
+
+def test_twelve_bits(math: Math) -> None:
+    rng = np.random.default_rng(14)
+    for rows, cols, few in [(1, 1, True), (5, 65, False), (6, 190, True), (10, 2560, False)]:
+        words = stored(rng.standard_normal((rows, cols)).astype(F32), "bf16")
+        data, x = packed(words, few), wild(rng, 3, cols)
+        want = np.stack([reference.lane_dot(row[None], to_float32(words, "bf16")) for row in x])
+        same(math("dense", 3, rows, cols, 3, cols, 2, data.nbytes, data, x), want)
+
+
 @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
 def test_dense_and_embedding(math: Math, dtype: DenseType) -> None:
     rng = np.random.default_rng(11)
@@ -362,12 +394,12 @@ def test_dense_and_embedding(math: Math, dtype: DenseType) -> None:
     for rows, cols in shapes:
         w = stored(rng.standard_normal((rows, cols)).astype(F32), dtype)
         wide = to_float32(w, dtype)
-        same(math("embed", number, rows, cols, w), wide)
+        same(math("embed", number, rows, cols, w.nbytes, w), wide)
         for n, stride, workers in [(1, cols, 1), (3, cols + 5, 2)]:
             x = wild(rng, n, stride)
             want = np.stack([reference.lane_dot(row[None, :cols], wide) for row in x])
             flat = x.reshape(-1)[: (n - 1) * stride + cols].copy()
-            same(math("dense", number, rows, cols, n, stride, workers, w, flat), want)
+            same(math("dense", number, rows, cols, n, stride, workers, w.nbytes, w, flat), want)
 
 
 # Attention.

@@ -20,7 +20,7 @@ ORDER = [
     ("families", "chat", "pooling"),
     ("ropes",),
     ("normalise", "synth"),
-    ("head", "prune", "binary"),
+    ("head", "prune", "binary", "bf12"),
     ("plan", "convert", "inspect"),
     ("pack",),
     ("footprint", "weights_file", "board", "totals", "elf"),

@@ -183,7 +183,7 @@ BNC_STEP_API void tiny_step(void *arg, struct bnc_worker *t)
     bnc_share(t, m->n, &begin, &end);
     if (!m->late) {
         for (int i = begin; i < end; i++)
-            bnc_embed(BNC_BF16, m->x + i * DIM, weights(m, AT_EMBEDDING), m->tokens[i], DIM);
+            bnc_embed(BNC_BF16, m->x + i * DIM, weights(m, AT_EMBEDDING), VOCAB, m->tokens[i], DIM);
         bnc_sync(t);
         for (int layer = 0; layer <= 1; layer++)
             block(m, &tiny_blocks[layer], layer, s, t);

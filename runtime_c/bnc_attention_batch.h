@@ -3,14 +3,17 @@
  * same order of additions, with each key and value read and widened once for all of them.
  *
  * A row is one query head of one token. Sixteen keys are transposed, so that a register holds one
- * element of several keys; the sixteen lanes of rule 2 are then sixteen registers, of which four
+ * element of several keys; the sixteen lanes of rule 2 are then sixteen registers, of which those
  * whose sums the tree adds first are computed together:
  *
- *     u[l] = (lane[l] + lane[l+8]) + (lane[l+4] + lane[l+12]),   l < 4
- *     dot  = (u[0] + u[2]) + (u[1] + u[3])
+ *     pair[l] = lane[l] + lane[l+8],      l < 8
+ *     u[l]    = pair[l] + pair[l+4],      l < 4
+ *     dot     = (u[0] + u[2]) + (u[1] + u[3])
  *
- * Positions that a row does not see have e = 0. A sum that began at +0 is never -0, and to such a
- * sum 0 * v adds nothing for the finite v of the cache: no bit changes.
+ * A lane begins with its first product instead of +0 plus that: a sum of products that are all -0
+ * is -0 then, which exp() does not tell from +0. Rows are computed a few at a time, over the
+ * positions that the last of them sees. Those that another of them does not see have e = 0: a sum
+ * that began at +0 is never -0, and to such a sum 0 * v adds nothing for the finite v of the cache.
  */
 #ifndef BNC_ATTENTION_BATCH_H
 #define BNC_ATTENTION_BATCH_H
@@ -21,9 +24,13 @@ enum {
     BNC_ATTEND_ROWS = 32,   /* rows that attend together at most */
     BNC_ATTEND_VALUES = 32, /* values widened at a time; divides BNC_CHUNK */
 #if defined(__AVX512F__) || defined(__aarch64__)
-    BNC_ATTEND_STEP = 4 /* rows computed together: 16 of 32 registers are sums */
+    BNC_ATTEND_STEP = 4, /* rows computed together: 16 of 32 registers are sums */
+    BNC_ATTEND_KEYS = 1, /* registers of keys, */
+    BNC_ATTEND_PAIRS = 2 /* and pairs of lanes */
 #else
-    BNC_ATTEND_STEP = 2
+    BNC_ATTEND_STEP = 2, /* 8 of 16; an element of a query is loaded for two registers of keys */
+    BNC_ATTEND_KEYS = 2,
+    BNC_ATTEND_PAIRS = 1
 #endif
 };
 
@@ -38,15 +45,40 @@ _Static_assert(BNC_ATTEND_ROWS % BNC_ATTEND_STEP == 0 && BNC_CHUNK % BNC_ATTEND_
 /* Floats between the scores of two rows: whole groups of sixteen positions. */
 #define BNC_SCORE_STRIDE(positions) (((positions) + BNC_LANES - 1) / BNC_LANES * BNC_LANES)
 
-/* to[d][t] = element d of key t, for sixteen keys of which `count` are there, zeros for others. */
+/* to[d][t] = element d of key t, for sixteen keys; of the first `count` of them, the last one
+ * stands for those that are not there. */
 BNC_INLINE void bnc_attend_transpose(float *to, const uint16_t *keys, int row, int count,
                                      int stride)
 {
     for (int d = 0; d < stride; d += BNC_LANES) {
         struct bnc_lanes key[BNC_LANES];
-        for (int t = 0; t < BNC_LANES; t++)
-            key[t] = t < count ? bnc_cache_lanes(keys + (ptrdiff_t)t * row, d) : bnc_lanes_zero();
+        if (count == BNC_LANES)
+            for (int t = 0; t < BNC_LANES; t++)
+                key[t] = bnc_cache_lanes(keys + (ptrdiff_t)t * row, d);
+        else
+            for (int t = 0; t < BNC_LANES; t++)
+                key[t] = bnc_cache_lanes(keys + (ptrdiff_t)(t < count ? t : 0) * row, d);
         bnc_lanes_transpose(to + d * BNC_LANES, key);
+    }
+}
+
+/* Products of elements at, at + 4 ... of a few rows and registers of keys: added to their lanes, or
+ * what these begin with. add: constant once inlined */
+BNC_INLINE void
+bnc_attend_products(bnc_vec lane[2 * BNC_ATTEND_PAIRS][BNC_ATTEND_STEP][BNC_ATTEND_KEYS],
+                    const float *query, const float *keys, int at, int stride, int add)
+{
+    enum { STEP = BNC_ATTEND_STEP, KEYS = BNC_ATTEND_KEYS, PAIRS = BNC_ATTEND_PAIRS };
+    for (int j = 0; j < 2 * PAIRS; j++) {
+        const int d = at + 4 * (j % PAIRS) + 8 * (j / PAIRS);
+        bnc_vec k[KEYS];
+        for (int i = 0; i < KEYS; i++)
+            k[i] = bnc_load(keys + d * BNC_LANES + i * BNC_VECTOR);
+        for (int r = 0; r < STEP; r++)
+            for (int i = 0; i < KEYS; i++) {
+                const bnc_vec product = k[i] * query[r * stride + d];
+                lane[j][r][i] = add ? lane[j][r][i] + product : product;
+            }
     }
 }
 
@@ -55,42 +87,50 @@ BNC_INLINE void bnc_attend_transpose(float *to, const uint16_t *keys, int row, i
 BNC_INLINE void bnc_attend_scores(float *score, int score_stride, const float *query,
                                   const float *keys, const float *unit, float scale, int stride)
 {
-    enum { STEP = BNC_ATTEND_STEP };
-    for (int t = 0; t < BNC_LANES; t += BNC_VECTOR) {
-        bnc_vec u[4][STEP];
-        for (int l = 0; l < 4; l++) {
-            bnc_vec lane[4][STEP];
-            for (int j = 0; j < 4; j++)
+    enum { STEP = BNC_ATTEND_STEP, KEYS = BNC_ATTEND_KEYS, PAIRS = BNC_ATTEND_PAIRS };
+    for (int t = 0; t < BNC_LANES; t += KEYS * BNC_VECTOR) {
+        bnc_vec u[4][STEP][KEYS];
+        for (int l = 0; l < 4; l++)
+            for (int p = 0; p < 2; p += PAIRS) {
+                bnc_vec lane[2 * PAIRS][STEP][KEYS];
+                bnc_attend_products(lane, query, keys + t, l + 4 * p, stride, 0);
+                for (int d = BNC_LANES; d < stride; d += BNC_LANES)
+                    bnc_attend_products(lane, query, keys + t, d + l + 4 * p, stride, 1);
                 for (int r = 0; r < STEP; r++)
-                    lane[j][r] = (bnc_vec){ 0 };
-            for (int d = l; d < stride; d += BNC_LANES)
-                for (int j = 0; j < 4; j++) {
-                    const bnc_vec k = bnc_load(keys + (d + 4 * j) * BNC_LANES + t);
-                    for (int r = 0; r < STEP; r++)
-                        lane[j][r] += k * query[r * stride + d + 4 * j];
-                }
-            for (int r = 0; r < STEP; r++)
-                u[l][r] = (lane[0][r] + lane[2][r]) + (lane[1][r] + lane[3][r]);
-        }
-        for (int r = 0; r < STEP; r++) {
-            bnc_vec dot = (u[0][r] + u[2][r]) + (u[1][r] + u[3][r]);
-            if (unit)
-                dot *= bnc_load(unit + t);
-            bnc_store(score + (ptrdiff_t)r * score_stride + t, dot * scale);
-        }
+                    for (int i = 0; i < KEYS; i++) {
+                        const bnc_vec pair = lane[0][r][i] + lane[PAIRS][r][i];
+                        if (PAIRS == 2)
+                            u[l][r][i] = pair + (lane[1][r][i] + lane[PAIRS + 1][r][i]);
+                        else
+                            u[l][r][i] = p ? u[l][r][i] + pair : pair;
+                    }
+            }
+        for (int r = 0; r < STEP; r++)
+            for (int i = 0; i < KEYS; i++) {
+                bnc_vec dot = (u[0][r][i] + u[2][r][i]) + (u[1][r][i] + u[3][r][i]);
+                const int at = t + i * BNC_VECTOR;
+                if (unit)
+                    dot *= bnc_load(unit + at);
+                bnc_store(score + (ptrdiff_t)r * score_stride + at, dot * scale);
+            }
     }
 }
 
-/* A row's scores become e over its `positions`, zeros up to `all`; returns 1 / E. */
+/* A row's scores become e over its `positions`, zeros up to `all`; returns 1 / E. Scores are there
+ * in whole groups of sixteen: those behind `positions` become ones whose e is 0. */
 BNC_INLINE float bnc_attend_weights(float *s, int positions, int all)
 {
+    const int whole = BNC_SCORE_STRIDE(positions);
     float weight = 0.0f;
-    const float largest = bnc_largest(s, positions);
-    for (int t = 0; t < positions; t++)
+    for (int t = positions; t < whole; t++)
+        s[t] = -3e38f;
+    const float largest = bnc_largest(s, whole);
+    for (int t = 0; t < whole; t++)
         s[t] = bnc_exp(s[t] - largest);
-    memset(s + positions, 0, sizeof *s * (size_t)(all - positions));
-    for (int first = 0; first < positions; first += BNC_CHUNK)
-        weight += bnc_sum(s + first, positions - first < BNC_CHUNK ? positions - first : BNC_CHUNK);
+    for (int t = whole; t < all; t++)
+        s[t] = 0.0f;
+    for (int first = 0; first < whole; first += BNC_CHUNK)
+        weight += bnc_sum(s + first, whole - first < BNC_CHUNK ? whole - first : BNC_CHUNK);
     return 1.0f / weight;
 }
 
@@ -126,6 +166,13 @@ BNC_INLINE void bnc_attend_part(float *part, const float *e, int score_stride, c
         bnc_attend_values(part + d, e, score_stride, value + d, count, stride, 1);
 }
 
+/* Fetches what follows `words` words of the cache, a part with each STEP of `rows` rows. */
+BNC_INLINE void bnc_attend_next(const uint16_t *at, int words, int r, int rows)
+{
+    const int lines = words / 32 + 1, each = lines * BNC_ATTEND_STEP / rows + 1;
+    bnc_prefetch_lines((const uint8_t *)(at + words) + 64 * each * (r / BNC_ATTEND_STEP), each);
+}
+
 /* Attention of `heads` query heads of `tokens` tokens, tokens * heads <= BNC_ATTEND_ROWS. Token i
  * sees positions + i positions.
  *
@@ -143,8 +190,13 @@ BNC_INLINE void bnc_attend_batch(float *q, int token_stride, struct bnc_cache ca
     const int rows = (tokens * heads + STEP - 1) / STEP * STEP; /* those added are zero */
     float *total = scratch, *part = total + rows * stride, *wide = part + rows * stride;
     float inverse[ROWS];
+    int sees[ROWS / STEP]; /* positions, of the last of STEP rows */
     const size_t bytes = sizeof(float) * (size_t)(rows * stride);
 
+    for (int r = 0; r < rows; r += STEP) {
+        const int token = (r + STEP - 1) / heads;
+        sees[r / STEP] = token < tokens ? positions + token : all;
+    }
     memset(total, 0, bytes);
     for (int r = 0; r < tokens * heads; r++)
         memcpy(total + r * stride, q + (ptrdiff_t)(r / heads) * token_stride + r % heads * head_dim,
@@ -160,16 +212,19 @@ BNC_INLINE void bnc_attend_batch(float *q, int token_stride, struct bnc_cache ca
         unit = units;
 #endif
         bnc_attend_transpose(wide, keys, row, count, stride);
-        for (int r = 0; r < rows; r += STEP)
-            bnc_attend_scores(score + (ptrdiff_t)r * score_stride + t, score_stride,
-                              total + r * stride, wide, unit, scale, stride);
+        for (int r = 0; r < rows; r += STEP) {
+            bnc_attend_next(keys, BNC_LANES * row, r, rows);
+            if (t < sees[r / STEP])
+                bnc_attend_scores(score + (ptrdiff_t)r * score_stride + t, score_stride,
+                                  total + r * stride, wide, unit, scale, stride);
+        }
     }
 
     for (int r = 0; r < tokens * heads; r++) {
         float *s = score + (ptrdiff_t)r * score_stride;
-        inverse[r] = bnc_attend_weights(s, positions + r / heads, all);
+        inverse[r] = bnc_attend_weights(s, positions + r / heads, sees[r / STEP]);
 #if BNC_CACHE_Q8
-        for (int t = 0; t < all; t++)
+        for (int t = 0; t < sees[r / STEP]; t++)
             s[t] *= bnc_cache_unit(cache.values + (ptrdiff_t)t * row);
 #endif
     }
@@ -185,9 +240,12 @@ BNC_INLINE void bnc_attend_batch(float *q, int token_stride, struct bnc_cache ca
                     bnc_lanes_store(wide + i * stride + d,
                                     bnc_cache_lanes(cache.values + (ptrdiff_t)(t + i) * row, d),
                                     BNC_LANES);
-            for (int r = 0; r < rows; r += STEP)
+            for (int r = 0; r < rows; r += STEP) {
+                const int seen = sees[r / STEP] - t;
+                bnc_attend_next(cache.values + (ptrdiff_t)t * row, TOGETHER * row, r, rows);
                 bnc_attend_part(part + r * stride, score + (ptrdiff_t)r * score_stride + t,
-                                score_stride, wide, count, stride);
+                                score_stride, wide, seen < count ? seen : count, stride);
+            }
         }
         for (int k = 0; k < rows * stride; k++)
             total[k] += part[k];

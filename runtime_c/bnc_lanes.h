@@ -254,18 +254,19 @@ BNC_INLINE void bnc_lanes_sums(float *to, const struct bnc_lanes *s)
 /* The largest of a[i], i < n, for n >= 1: the same in any order, hence lane by lane. */
 BNC_INLINE float bnc_largest(const float *a, int n)
 {
-    float lane[BNC_LANES], largest = a[0];
+    float lane[BNC_LANES];
     int i = 0;
     for (int l = 0; l < BNC_LANES; l++)
         lane[l] = a[0];
     for (; i + BNC_LANES <= n; i += BNC_LANES)
         for (int l = 0; l < BNC_LANES; l++)
             lane[l] = a[i + l] > lane[l] ? a[i + l] : lane[l];
-    for (int l = 0; l < BNC_LANES; l++)
-        largest = lane[l] > largest ? lane[l] : largest;
+    for (int half = BNC_LANES / 2; half > 0; half /= 2)
+        for (int l = 0; l < half; l++)
+            lane[l] = lane[l + half] > lane[l] ? lane[l + half] : lane[l];
     for (; i < n; i++)
-        largest = a[i] > largest ? a[i] : largest;
-    return largest;
+        lane[0] = a[i] > lane[0] ? a[i] : lane[0];
+    return lane[0];
 }
 
 /* to[l][i] = lane l of from[i], sixteen by sixteen. */

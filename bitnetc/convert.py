@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from bitnetc import families
 from bitnetc.checkpoint import Checkpoint, I2sLayout, read
+from bitnetc.checkpoint.safetensors import beginning
 from bitnetc.errors import BitnetcError
 from bitnetc.model import Block, Dense, FfnActivation, Integers, Model, Ternary, Trits, Vector
 from bitnetc.normalise import as_masters, normalise
@@ -204,26 +205,17 @@ def pack(trits: Trits) -> NDArray[np.uint8]:
 
 
 def _write_tensors(path: Path, tensors: list[_Stored], progress: Progress) -> None:
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    total = 0
-    for tensor in tensors:
-        header[tensor.name] = {
-            "dtype": tensor.dtype,
-            "shape": list(tensor.shape),
-            "data_offsets": [total, total + tensor.size],
-        }
-        total += tensor.size
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    start = beginning((t.name, t.dtype, t.shape, t.size) for t in tensors)
+    total = sum(t.size for t in tensors)
     done = 0
     with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(start)
         for tensor in tensors:
             for piece in tensor.pieces():
                 file.write(piece)
                 done += len(piece)
                 progress("writing model.safetensors", done, total)
-        assert file.tell() == 8 + len(text) + total
+        assert file.tell() == len(start) + total
 
 
 def _config(checkpoint: Checkpoint, model: Model) -> dict[str, Any]:

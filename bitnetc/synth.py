@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitnetc import families
+from bitnetc.checkpoint.safetensors import beginning
 from bitnetc.errors import BitnetcError, nearest
 from bitnetc.model import Shape
 
@@ -437,18 +438,7 @@ def _bf16(values: NDArray[np.float64]) -> NDArray[np.uint16]:
 
 
 def _write_tensors(file: BinaryIO, tensors: Sequence[_Stored], seed: int) -> None:
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for tensor in tensors:
-        header[tensor.name] = {
-            "dtype": tensor.dtype,
-            "shape": list(tensor.shape),
-            "data_offsets": [offset, offset + tensor.bytes],
-        }
-        offset += tensor.bytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    file.write(len(text).to_bytes(8, "little") + text)
+    file.write(beginning((t.name, t.dtype, t.shape, t.bytes) for t in tensors))
     for tensor in tensors:
         file.writelines(values.data for values in _draw(tensor, seed))
 

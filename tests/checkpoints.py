@@ -40,6 +40,17 @@ FloatType = Literal["bf16", "f16", "f32"]
 BOS, EOS, EOT = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
 SPECIAL_TEXTS = (BOS, EOS, "<|start_header_id|>", "<|end_header_id|>", EOT)
 
+# What the matrices of a block are called in a checkpoint, by what bitnetc calls them.
+MODULES = {
+    "wq": "self_attn.q_proj",
+    "wk": "self_attn.k_proj",
+    "wv": "self_attn.v_proj",
+    "wo": "self_attn.o_proj",
+    "w_gate": "mlp.gate_proj",
+    "w_up": "mlp.up_proj",
+    "w_down": "mlp.down_proj",
+}
+
 # Every variant, by a name for test ids. Options left out have write_checkpoint's defaults.
 VARIANTS: Mapping[str, dict[str, Any]] = {
     "2b4t": {},

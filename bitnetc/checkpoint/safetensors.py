@@ -1,4 +1,5 @@
-"""Reads safetensors files: `u64 header length | JSON header | data`, little-endian throughout.
+"""Reads safetensors files, and makes the beginning of one:
+`u64 header length | JSON header | data`, little-endian throughout.
 
 The header is parsed here rather than by the `safetensors` package because a refusal must name the
 tensor and the field. The rules are that package's own, and the tests hold the two together; we
@@ -8,6 +9,7 @@ headers beyond 8 MiB (a 70-layer model needs 0.1).
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,20 @@ DTYPE_BITS = {
 
 _AGAIN = "the file is damaged or incomplete: download it again"
 _UNSIGNED_END = 2**64
+
+
+def beginning(tensors: Iterable[tuple[str, str, tuple[int, ...], int]]) -> bytes:
+    """What stands before the data, which follows in the same order: of each tensor its name, type,
+    shape and bytes."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, dtype, shape, size in tensors:
+        offsets = [end, end + size]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": offsets}
+        end += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def read(path: Path) -> dict[str, Tensor]:

@@ -224,8 +224,9 @@ def test_destination_is_kept(model: Path) -> None:
 
 
 def test_context(model: Path) -> None:
-    done = bitnetc("compile", model, "--context", "4096", "-o", model.parent / "out")
-    assert_refused(done, "--context", "4096", "128")
+    for context in ("4096", "0"):
+        done = bitnetc("compile", model, "--context", context, "-o", model.parent / "out")
+        assert_refused(done, "--context", context, "128")
 
 
 def test_runner(model: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import (
+    MODULES,
     VARIANTS,
     VARIANTS_EMBEDDING,
     VARIANTS_GRAPHS,
@@ -26,15 +27,6 @@ from bitnetc.reference import gelu_tanh
 from bitnetc.ropes import frequencies, read_ropes
 
 F32 = np.float32
-MATRICES = {
-    "wq": "self_attn.q_proj",
-    "wk": "self_attn.k_proj",
-    "wv": "self_attn.v_proj",
-    "wo": "self_attn.o_proj",
-    "w_gate": "mlp.gate_proj",
-    "w_up": "mlp.up_proj",
-    "w_down": "mlp.down_proj",
-}
 
 
 def of(tmp_path: Path, name: str, **more: Any) -> tuple[Model, TinyCheckpoint]:
@@ -58,7 +50,7 @@ def test_matrices(tmp_path: Path, name: str) -> None:
     top = "" if name in VARIANTS_EMBEDDING else "model."
     residual = 1.4 / np.sqrt(2) if name == "bitcpm" else 1
     for layer, block in enumerate(model.blocks):
-        for role, suffix in MATRICES.items():
+        for role, suffix in MODULES.items():
             matrix = getattr(block, role)
             key = f"{top}layers.{layer}.{suffix}.weight"
             if isinstance(matrix, Dense):
@@ -271,7 +263,7 @@ def test_groups_of_gguf_files(tmp_path: Path, name: str, packing: str, architect
     assert ours.ffn_activation == "silu" and ours.tied == folder.tied
     pairs = [(ours.embedding, folder.embedding), (ours.head, folder.head)]
     for mine, theirs in zip(ours.blocks, folder.blocks, strict=True):
-        pairs += [(getattr(mine, role), getattr(theirs, role)) for role in MATRICES]
+        pairs += [(getattr(mine, role), getattr(theirs, role)) for role in MODULES]
         assert (mine.q_norm is None) == (theirs.q_norm is None)
     for mine, theirs in pairs:
         assert type(mine) is type(theirs)

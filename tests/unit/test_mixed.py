@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import VARIANTS_MIXED, TinyCheckpoint, safetensors_bytes, tiny_checkpoint
+from checkpoints import MODULES, VARIANTS_MIXED, TinyCheckpoint, safetensors_bytes, tiny_checkpoint
 
 from bitnetc.checkpoint import read
 from bitnetc.errors import BitnetcError
@@ -17,15 +17,6 @@ from bitnetc.reference import Input, Reference, quantise
 from bitnetc.target import load_target, target_names
 
 F32 = np.float32
-ROLES = {
-    "wq": "self_attn.q_proj",
-    "wk": "self_attn.k_proj",
-    "wv": "self_attn.v_proj",
-    "wo": "self_attn.o_proj",
-    "w_gate": "mlp.gate_proj",
-    "w_up": "mlp.up_proj",
-    "w_down": "mlp.down_proj",
-}
 
 
 def of(tmp_path: Path, name: str = "mixed", **more: Any) -> tuple[Model, TinyCheckpoint]:
@@ -40,7 +31,7 @@ def test_matrices_are_what_the_config_says(tmp_path: Path, name: str) -> None:
     assert model.notes == () and tiny.integers
     kinds = set()
     for layer, block in enumerate(model.blocks):
-        for role, module in ROLES.items():
+        for role, module in MODULES.items():
             weight, matrix = f"model.layers.{layer}.{module}.weight", getattr(block, role)
             kinds.add(type(matrix))
             if weight in tiny.integers:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import VARIANTS_STATIC, TinyCheckpoint, tiny_checkpoint
+from checkpoints import MODULES, VARIANTS_STATIC, TinyCheckpoint, tiny_checkpoint
 
 from bitnetc.checkpoint import read
 from bitnetc.convert import convert
@@ -15,15 +15,6 @@ from bitnetc.normalise import normalise
 from bitnetc.reference import Input, Reference, quantise_by
 
 F32 = np.float32
-ROLES = {
-    "wq": "self_attn.q_proj",
-    "wk": "self_attn.k_proj",
-    "wv": "self_attn.v_proj",
-    "wo": "self_attn.o_proj",
-    "w_gate": "mlp.gate_proj",
-    "w_up": "mlp.up_proj",
-    "w_down": "mlp.down_proj",
-}
 Q = "model.layers.1.self_attn.q_proj.input_scale"
 K, DOWN = Q.replace("q_proj", "k_proj"), Q.replace("self_attn.q_proj", "mlp.down_proj")
 
@@ -39,7 +30,7 @@ def test_scales_are_read(tmp_path: Path, name: str) -> None:
     model, tiny = of(tmp_path, name)
     assert model.static_activations and model.notes == ()
     for layer, block in enumerate(model.blocks):
-        for role, module in ROLES.items():
+        for role, module in MODULES.items():
             data = tiny.tensors[f"model.layers.{layer}.{module}.input_scale"][2]
             found = getattr(block, role + "_input")
             assert found.dtype == F32 and found.shape == (1,)

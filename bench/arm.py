@@ -279,8 +279,12 @@ def cost(loop: Loop, core: Core, folder: Path, mca: str) -> Cost | None:
             keys = [sum(bool(re.match(rf"\s+(?:{loop.key})\s", x)) for x in bodies[0])]
         if not keys[0] and not max(keys):
             continue
-        body, weights = bodies[keys.index(max(keys))], max(keys) * loop.weights
-        cycles = _mca(body, core, mca) * 256 / weights
+        weights = max(keys) * loop.weights
+        cycles, body = min(
+            (_mca(body, core, mca) * 256 / weights, body)
+            for body, number in zip(bodies, keys, strict=True)
+            if number == max(keys)
+        )
         if best is None or cycles < best.cycles:
             said = "target" if flags == target.zig_flags else "core"
             best = Cost(cycles, len(body) * 256 / weights, said)

@@ -53,27 +53,21 @@ BNC_INLINE void bnc_matvec_b1_m4k128_neondot(int32_t *restrict acc, const uint8_
     }
 }
 
-/* Several tokens: four rows of 2048 columns are unpacked to bytes once (8 KB, stays in L1). */
+BNC_KERNEL void bnc_unpack_b1_neondot(int8x16_t *to, int step, const uint8_t *w)
+{
+    bnc_unpack_b1_neon(to, step, w);
+}
+
 BNC_KERNEL void bnc_matmul_b1_m4k128_neondot(int32_t *restrict acc, const uint8_t *restrict w,
                                              const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = 2048 };
-    if (n == 1) {
-        bnc_matvec_b1_m4k128_neondot(acc, w, x->q, x->sum[0], rows, cols);
+    if (n > BNC_DOT_FEW) {
+        bnc_many_neondot(acc, w, x, rows, cols, n, BNC_B1_M4K128_COLS, bnc_unpack_b1_neondot);
         return;
     }
-    for (int m = 0; m < rows; m += 4) {
-        for (int i = 0; i < n; i++)
-            vst1q_s32(acc + i * rows + m, vdupq_n_s32(-x->sum[i]));
-        for (int first = 0; first < cols; first += CHUNK) {
-            int8x16_t codes[4 * CHUNK / 16]; /* [register][row] */
-            const int count = (cols - first < CHUNK ? cols - first : CHUNK) / 16;
-            for (int v = 0; v < count; v += 8)
-                for (int r = 0; r < 4; r++, w += 16)
-                    bnc_unpack_b1_neon(codes + 4 * v + r, 4, w);
-            bnc_tokens_neondot(acc + m, rows, codes, x, first, count, n);
-        }
-    }
+    for (int i = 0; i < n; i++)
+        bnc_matvec_b1_m4k128_neondot(acc + i * rows, w, x->q + i * (ptrdiff_t)x->stride, x->sum[i],
+                                     rows, cols);
 }
 
 #endif

@@ -78,42 +78,44 @@ BNC_KERNEL void bnc_rows_i2_k256_neondot(int32_t *restrict acc, const uint8_t *r
     }
 }
 
-/* Several tokens: four rows of 2048 columns are unpacked to bytes once (8 KB, stays in L1). */
+/* Several tokens: rows that are no whole four are computed for one token after the other. */
 BNC_KERNEL void bnc_matmul_i2_k256_neondot(int32_t *restrict acc, const uint8_t *restrict w,
                                            const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = 2048 };
-    const uint8x16_t low2 = vdupq_n_u8(3);
+    enum { CHUNK = BNC_DOT_CHUNK };
     const ptrdiff_t bytes = cols / 4;
-    for (int m = 0; m < rows; m += 4) {
-        const int left = rows - m < 4 ? rows - m : 4;
-        const struct bnc_rows r4 = bnc_rows_from(w, bytes, m, rows);
-        if (n == 1 || left < 4) {
+    for (int m = 0, groups; m < rows; m += 4 * groups) {
+        groups = rows - m < 8 ? 1 : 2;
+        if (n <= BNC_DOT_FEW || rows - m < 4) {
+            groups = 1;
+            const struct bnc_rows r4 = bnc_rows_from(w, bytes, m, rows);
             for (int i = 0; i < n; i++) {
                 const int8_t *q = x->q + i * (ptrdiff_t)x->stride;
                 bnc_store_rows_i2_k256_neondot(
                     acc + i * rows + m,
                     vsubq_s32(bnc_four_rows_i2_k256_neondot(&r4, q, cols), vdupq_n_s32(x->sum[i])),
-                    left);
+                    rows - m);
             }
             continue;
         }
         for (int i = 0; i < n; i++)
-            vst1q_s32(acc + i * rows + m, vdupq_n_s32(-x->sum[i]));
+            for (int g = 0; g < groups; g++)
+                vst1q_s32(acc + i * rows + m + 4 * g, vdupq_n_s32(-x->sum[i]));
         for (int first = 0; first < cols; first += CHUNK) {
-            int8x16_t codes[4 * CHUNK / 16]; /* [register][row] */
+            int8x16_t codes[8 * CHUNK / 16];
             const int count = cols - first < CHUNK ? cols - first : CHUNK;
-            for (int k = 0; k < count; k += BNC_I2_K256_COLS)
-                for (int v = 0; v < 4; v++)
-                    for (int r = 0; r < 4; r++) {
-                        const uint8x16_t c = vld1q_u8(r4.at[r] + (first + k) / 4 + 16 * v);
-                        int8x16_t *to = codes + k / 4 + 4 * v + r;
-                        to[0] = vreinterpretq_s8_u8(vshrq_n_u8(c, 6));
-                        to[16] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(c, 4), low2));
-                        to[32] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(c, 2), low2));
-                        to[48] = vreinterpretq_s8_u8(vandq_u8(c, low2));
+            for (int g = 0; g < groups; g++)
+                for (int k = 0; k < count; k += BNC_I2_K256_COLS)
+                    for (int v = 0; v < 4; v++) {
+                        const uint8_t *at = w + (m + 4 * g) * bytes + (first + k) / 4 + 16 * v;
+                        int8x16_t c[4][4]; /* [64 columns][row] */
+                        for (int r = 0; r < 4; r++)
+                            bnc_unpack_i2_neondot(&c[0][r], 4, at + r * bytes);
+                        for (int u = 0; u < 4; u++)
+                            bnc_put_rows_neondot(codes + 4 * (groups * (k / 16 + 4 * u + v) + g),
+                                                 c[u]);
                     }
-            bnc_tokens_neondot(acc + m, rows, codes, x, first, count / 16, n);
+            bnc_tokens_neondot(acc + m, rows, codes, x, first, count / 16, groups, n);
         }
     }
 }

@@ -14,6 +14,7 @@
 
 #include "../../bnc_layouts.h"
 #include "../../bnc_linear.h"
+#include "many.h"
 
 _Static_assert(BNC_I2_M4K64_ROWS == 4 && BNC_I2_M4K64_COLS == 64, "unrolled by hand");
 
@@ -60,76 +61,25 @@ BNC_INLINE void bnc_matvec_i2_m4k64_neondot(int32_t *restrict acc, const uint8_t
     }
 }
 
-enum { BNC_I2_M4K64_TOKENS = 4 }; /* tokens multiplied at a time: 16 of 32 registers are sums */
-
-/* acc of 4 rows and up to BNC_I2_M4K64_TOKENS tokens += codes * q over `count` registers. */
-BNC_INLINE void bnc_tile_i2_m4k64_neondot(int32_t *acc, int rows, const int8x16_t *codes,
-                                          const int8_t *const *q, int tokens, int count)
+BNC_KERNEL void bnc_unpack_i2_neondot(int8x16_t *to, int step, const uint8_t *w)
 {
-    int32x4_t sum[BNC_I2_M4K64_TOKENS][4];
-    for (int i = 0; i < tokens; i++)
-        for (int r = 0; r < 4; r++)
-            sum[i][r] = vdupq_n_s32(0);
-    for (int v = 0; v < count; v++)
-        for (int i = 0; i < tokens; i++) {
-            const int8x16_t x = vld1q_s8(q[i] + 16 * v);
-            for (int r = 0; r < 4; r++)
-                sum[i][r] = vdotq_s32(sum[i][r], codes[4 * v + r], x);
-        }
-    for (int i = 0; i < tokens; i++) {
-        int32_t *to = acc + i * rows;
-        const int32x4_t s = bnc_sum4_neon(sum[i][0], sum[i][1], sum[i][2], sum[i][3]);
-        vst1q_s32(to, vaddq_s32(vld1q_s32(to), s));
-    }
+    const uint8x16_t low2 = vdupq_n_u8(3), c = vld1q_u8(w);
+    to[0 * step] = vreinterpretq_s8_u8(vshrq_n_u8(c, 6));
+    to[1 * step] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(c, 4), low2));
+    to[2 * step] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(c, 2), low2));
+    to[3 * step] = vreinterpretq_s8_u8(vandq_u8(c, low2));
 }
 
-/* The same for n tokens, from column `first` on. */
-BNC_INLINE void bnc_tokens_neondot(int32_t *acc, int rows, const int8x16_t *codes,
-                                   const struct bnc_acts *x, int first, int count, int n)
-{
-    enum { TOKENS = BNC_I2_M4K64_TOKENS };
-    const int8_t *q[TOKENS];
-    int i = 0;
-    for (; i + TOKENS <= n; i += TOKENS) {
-        for (int t = 0; t < TOKENS; t++)
-            q[t] = x->q + (i + t) * (ptrdiff_t)x->stride + first;
-        bnc_tile_i2_m4k64_neondot(acc + i * rows, rows, codes, q, TOKENS, count);
-    }
-    for (; i < n; i++) {
-        q[0] = x->q + i * (ptrdiff_t)x->stride + first;
-        bnc_tile_i2_m4k64_neondot(acc + i * rows, rows, codes, q, 1, count);
-    }
-}
-
-/* Several tokens: four rows of 2048 columns are unpacked to bytes once (8 KB, stays in L1). */
 BNC_KERNEL void bnc_matmul_i2_m4k64_neondot(int32_t *restrict acc, const uint8_t *restrict w,
                                             const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = 2048 };
-    if (n == 1) {
-        bnc_matvec_i2_m4k64_neondot(acc, w, x->q, x->sum[0], rows, cols);
+    if (n > BNC_DOT_FEW) {
+        bnc_many_neondot(acc, w, x, rows, cols, n, BNC_I2_M4K64_COLS, bnc_unpack_i2_neondot);
         return;
     }
-    const uint8x16_t low2 = vdupq_n_u8(3);
-    for (int m = 0; m < rows; m += 4) {
-        for (int i = 0; i < n; i++)
-            vst1q_s32(acc + i * rows + m, vdupq_n_s32(-x->sum[i]));
-        for (int first = 0; first < cols; first += CHUNK) {
-            int8x16_t codes[4 * CHUNK / 16]; /* [register][row] */
-            const int count = (cols - first < CHUNK ? cols - first : CHUNK) / 16;
-            for (int v = 0; v < count; v += 4)
-                for (int r = 0; r < 4; r++) {
-                    const uint8x16_t c = vld1q_u8(w);
-                    int8x16_t *to = codes + 4 * v + r;
-                    to[0] = vreinterpretq_s8_u8(vshrq_n_u8(c, 6));
-                    to[4] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(c, 4), low2));
-                    to[8] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(c, 2), low2));
-                    to[12] = vreinterpretq_s8_u8(vandq_u8(c, low2));
-                    w += 16;
-                }
-            bnc_tokens_neondot(acc + m, rows, codes, x, first, count, n);
-        }
-    }
+    for (int i = 0; i < n; i++)
+        bnc_matvec_i2_m4k64_neondot(acc + i * rows, w, x->q + i * (ptrdiff_t)x->stride, x->sum[i],
+                                    rows, cols);
 }
 
 #endif

@@ -81,36 +81,28 @@ BNC_INLINE void bnc_matvec_t5_m4k80_neondot(int32_t *restrict acc, const uint8_t
     }
 }
 
-/* Several tokens: four rows of 2000 columns are unpacked to bytes once (8 KB, stays in L1) and
- * multiplied as those of i2_m4k64 are; acc is the negative sum until the end. */
+BNC_KERNEL void bnc_codes_t5_neondot(int8x16_t *to, int step, const uint8_t *w)
+{
+    const struct bnc_tables_t5_neondot tables = bnc_tables_t5_neondot();
+    int8x16_t c[5];
+    bnc_unpack_t5_neondot(c, w, &tables);
+    for (int v = 0; v < 5; v++)
+        to[v * step] = c[v];
+}
+
+/* Of several tokens, acc is the negative sum until the end. */
 BNC_KERNEL void bnc_matmul_t5_m4k80_neondot(int32_t *restrict acc, const uint8_t *restrict w,
                                             const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = 25 * BNC_T5_M4K80_COLS };
-    if (n == 1) {
-        bnc_matvec_t5_m4k80_neondot(acc, w, x->q, x->sum[0], rows, cols);
+    if (n > BNC_DOT_FEW) {
+        bnc_many_neondot(acc, w, x, rows, cols, n, BNC_T5_M4K80_COLS, bnc_codes_t5_neondot);
+        for (int at = 0; at < n * rows; at += 4)
+            vst1q_s32(acc + at, vnegq_s32(vld1q_s32(acc + at)));
         return;
     }
-    const struct bnc_tables_t5_neondot tables = bnc_tables_t5_neondot();
-    for (int m = 0; m < rows; m += 4) {
-        for (int i = 0; i < n; i++)
-            vst1q_s32(acc + i * rows + m, vdupq_n_s32(-x->sum[i]));
-        for (int first = 0; first < cols; first += CHUNK) {
-            int8x16_t codes[4 * CHUNK / 16]; /* [register][row] */
-            const int count = (cols - first < CHUNK ? cols - first : CHUNK) / 16;
-            for (int v = 0; v < count; v += 5)
-                for (int r = 0; r < 4; r++) {
-                    int8x16_t c[5];
-                    bnc_unpack_t5_neondot(c, w, &tables);
-                    for (int u = 0; u < 5; u++)
-                        codes[4 * (v + u) + r] = c[u];
-                    w += 16;
-                }
-            bnc_tokens_neondot(acc + m, rows, codes, x, first, count, n);
-        }
-        for (int i = 0; i < n; i++)
-            vst1q_s32(acc + i * rows + m, vnegq_s32(vld1q_s32(acc + i * rows + m)));
-    }
+    for (int i = 0; i < n; i++)
+        bnc_matvec_t5_m4k80_neondot(acc + i * rows, w, x->q + i * (ptrdiff_t)x->stride, x->sum[i],
+                                    rows, cols);
 }
 
 #endif

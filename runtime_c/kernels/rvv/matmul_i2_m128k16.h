@@ -98,8 +98,42 @@ BNC_INLINE void bnc_four_i2_m128k16_rvv(int32_t *acc, int rows, const uint8_t *w
     bnc_flush_rvv(acc + 3 * rows, lane3, vl);
 }
 
+/* lane, times4 += the products of four columns, whose codes are c. */
+BNC_INLINE void bnc_step_i2_m128k16_rvv(vint16m2_t *lane, vint16m2_t *times4, vuint8m1_t c,
+                                        const int8_t *q)
+{
+    enum { ROWS = BNC_I2_M128K16_ROWS };
+    const vuint8m1_t c0 = __riscv_vsrl_vx_u8m1(c, 6, ROWS);
+    const vuint8m1_t c1 = __riscv_vand_vx_u8m1(__riscv_vsrl_vx_u8m1(c, 4, ROWS), 3, ROWS);
+    const vuint8m1_t c3 = __riscv_vand_vx_u8m1(c, 3, ROWS);
+    *lane = __riscv_vwmaccsu_vx_i16m2(*lane, q[0], c0, ROWS);
+    *lane = __riscv_vwmaccsu_vx_i16m2(*lane, q[1], c1, ROWS);
+    *times4 = __riscv_vwmaccsu_vx_i16m2(*times4, q[2], __riscv_vand_vx_u8m1(c, 12, ROWS), ROWS);
+    *lane = __riscv_vwmaccsu_vx_i16m2(*lane, q[3], c3, ROWS);
+}
+
+/* The same for registers of 1024 bits, each of which holds four columns: one load for sixteen. */
+BNC_INLINE void bnc_one_1024_i2_m128k16_rvv(int32_t *acc, const uint8_t *w, const int8_t *q,
+                                            int count)
+{
+    enum { ROWS = BNC_I2_M128K16_ROWS };
+    vint16m2_t lane = __riscv_vmv_v_x_i16m2(0, ROWS), times4 = __riscv_vmv_v_x_i16m2(2, ROWS);
+    const int8_t *const end = q + count;
+    do {
+        const vuint8m4_t c = __riscv_vle8_v_u8m4(w, 4 * ROWS);
+        bnc_step_i2_m128k16_rvv(&lane, &times4, __riscv_vget_v_u8m4_u8m1(c, 0), q);
+        bnc_step_i2_m128k16_rvv(&lane, &times4, __riscv_vget_v_u8m4_u8m1(c, 1), q + 4);
+        bnc_step_i2_m128k16_rvv(&lane, &times4, __riscv_vget_v_u8m4_u8m1(c, 2), q + 8);
+        bnc_step_i2_m128k16_rvv(&lane, &times4, __riscv_vget_v_u8m4_u8m1(c, 3), q + 12);
+        q += 16;
+        w += 4 * ROWS;
+    } while (q != end);
+    lane = __riscv_vadd_vv_i16m2(lane, __riscv_vsra_vx_i16m2(times4, 2, ROWS), ROWS);
+    bnc_flush_rvv(acc, __riscv_vlmul_ext_v_i16m2_i16m4(lane), ROWS);
+}
+
 BNC_INLINE void bnc_matvec_i2_m128k16_rvv(int32_t *acc, const uint8_t *w, const int8_t *q,
-                                          int32_t sum_q, int rows, int cols)
+                                          int32_t sum_q, int rows, int cols, int bits1024)
 {
     enum { ROWS = BNC_I2_M128K16_ROWS, COLS = BNC_I2_M128K16_RVV_CHUNK };
     const size_t vl = __riscv_vsetvl_e8m4(ROWS);
@@ -109,8 +143,11 @@ BNC_INLINE void bnc_matvec_i2_m128k16_rvv(int32_t *acc, const uint8_t *w, const 
         const int8_t *at = q, *const end = q + cols;
         while (at != end) {
             const int count = end - at < COLS ? (int)(end - at) : COLS;
-            for (size_t r = 0; r < ROWS; r += vl)
-                bnc_one_i2_m128k16_rvv(acc + r, w + r, at, count, vl);
+            if (bits1024)
+                bnc_one_1024_i2_m128k16_rvv(acc, w, at, count);
+            else
+                for (size_t r = 0; r < ROWS; r += vl)
+                    bnc_one_i2_m128k16_rvv(acc + r, w + r, at, count, vl);
             at += count;
             w += count * (ROWS / 4);
         }
@@ -141,8 +178,14 @@ BNC_KERNEL void bnc_matmul_i2_m128k16_rvv(int32_t *restrict acc, const uint8_t *
                     bnc_four_i2_m128k16_rvv(acc + i * rows + m + r, rows, codes + r,
                                             x->q + i * x->stride + first, x->stride, count, vl);
         }
-    for (int i = together; i < n; i++)
-        bnc_matvec_i2_m128k16_rvv(acc + i * rows, w, x->q + i * x->stride, x->sum[i], rows, cols);
+    const int bits1024 = __riscv_vsetvlmax_e8m1() == ROWS;
+    for (int i = together; i < n; i++) {
+        const int8_t *q = x->q + i * x->stride;
+        if (bits1024)
+            bnc_matvec_i2_m128k16_rvv(acc + i * rows, w, q, x->sum[i], rows, cols, 1);
+        else
+            bnc_matvec_i2_m128k16_rvv(acc + i * rows, w, q, x->sum[i], rows, cols, 0);
+    }
 }
 
 #endif

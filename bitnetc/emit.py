@@ -405,6 +405,12 @@ def _context(
             "exact_stride": plan.exact_stride,
             "lut": plan.head is not None and plan.head.kernel.activation == "lut16",
         },
+        # What a step reads by entries of a list that is among the weights.
+        "bf12_lists": [
+            (slot, end)
+            for slot, end in (("embedding", embedding), ("head", head))
+            if end.dtype == "bf12" and (None, slot) in at and not (slot == "head" and plan.head)
+        ],
         "head_bytes": plan.head_read_bytes if plan.head else head.bytes,
         "exact_rows": plan.counts_exact,
         "eos_test": " || ".join(f"token == {e}" for e in model.eos) or "0 * token",

@@ -55,6 +55,17 @@ BNC_INLINE struct bnc_bf12 bnc_bf12_parts(const uint8_t *w, int rows, int cols)
     return parts;
 }
 
+/* Whether the list of a matrix with so many escapes is within its bytes, whatever row is read: for
+ * bytes that nobody vouches for. Wrong places and high bytes in it give wrong floats, no more. */
+static inline int bnc_bf12_holds(const uint8_t *w, int rows, int cols, uint32_t escapes)
+{
+    const struct bnc_bf12 parts = bnc_bf12_parts(w, rows, cols);
+    for (int m = 0; m < rows; m++)
+        if (parts.start[m] > parts.start[m + 1])
+            return 0;
+    return parts.start[rows] == escapes;
+}
+
 /* A row that is read from its first block to its last. */
 struct bnc_bf12_row {
     const uint8_t *block;
@@ -78,7 +89,7 @@ BNC_INLINE struct bnc_bf12_row bnc_bf12_begin(const struct bnc_bf12 *w, int m, p
 /* high[p] is the high byte of place from + p of a block: escapes among them are put right. */
 BNC_INLINE void bnc_bf12_patch(struct bnc_bf12_row *row, uint8_t high[BNC_BF12_COLS], uint32_t from)
 {
-    while (row->next < from + BNC_BF12_COLS) {
+    while (row->next - from < BNC_BF12_COLS) {
         high[row->next - from] = (uint8_t)*row->escape++;
         row->next = row->escape < row->end ? *row->escape >> 8 : BNC_BF12_NONE;
     }
@@ -97,7 +108,7 @@ static inline void bnc_bf12_wide(float wide[BNC_BF12_COLS], struct bnc_bf12_row 
         high[i] =
             vcombine_u8(vtbl2_u8(highs, vget_low_u8(code)), vtbl2_u8(highs, vget_high_u8(code)));
     }
-    if (row->next < from + BNC_BF12_COLS) {
+    if (row->next - from < BNC_BF12_COLS) {
         uint8_t bytes[BNC_BF12_COLS];
         memcpy(bytes, high, sizeof bytes);
         bnc_bf12_patch(row, bytes, from);
@@ -285,7 +296,7 @@ BNC_INLINE struct bnc_lanes bnc_bf12_add(struct bnc_lanes s, struct bnc_bf12_row
         BNC_UNROLL
         for (int p = 0; p < BNC_PARTS; p++)
             high[p] = bnc_bf12_high(codes, p, table);
-        if (__builtin_expect(row->next < from + BNC_BF12_COLS, 0)) {
+        if (__builtin_expect(row->next - from < BNC_BF12_COLS, 0)) {
             uint8_t bytes[BNC_BF12_COLS];
             memcpy(bytes, high, sizeof bytes);
             bnc_bf12_patch(row, bytes, from);

@@ -19,6 +19,7 @@ from bitnetc.build import Artifact
 from bitnetc.cli import _say_compiled
 from bitnetc.compiler import Options, compile_model, load
 from bitnetc.errors import BitnetcError
+from bitnetc.pack import slots
 from bitnetc.reference import Reference
 from bitnetc.resources import RUNTIME
 from bitnetc.target import load_target
@@ -250,6 +251,24 @@ def test_other_weights_are_refused(
         assert run(program, *ASKED, "--weights", path).returncode == 0
     else:
         assert refused(program, *ASKED, "--weights", path) == line
+
+
+def test_a_damaged_list_is_not_followed(built: Callable[..., Built], tmp_path: Path) -> None:
+    """Where a row's escapes begin is read from the file: an entry beyond them is found at once."""
+    model, plan, folder = built(EXAMPLE, "native", name="austen", weights="file")
+    assert plan.embedding.dtype == "bf12"
+    end = next(slot for slot in slots(plan, model) if slot.name == "embedding")
+    data = bytearray((folder / "share" / "austen.weights").read_bytes())
+    starts = (
+        128 + end.offset + plan.embedding.bytes - 4 * (end.shape[0] + 1 + plan.embedding.escapes)
+    )
+    last = starts + 4 * end.shape[0]
+    assert int.from_bytes(data[last : last + 4], "little") == plan.embedding.escapes
+    data[starts + 4 * 1000 + 3] = 0x7F
+    path = tmp_path / "austen.weights"
+    path.write_bytes(data)
+    line = refused(program_of(folder, "native", "austen"), *ASKED, "--weights", path)
+    assert line.startswith(f"austen: {path}: ") and "damaged" in line
 
 
 def test_what_is_no_file(detached: Path, tmp_path: Path) -> None:

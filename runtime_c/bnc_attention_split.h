@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Attention of one token where threads cannot share out whole key/value heads evenly: the formulas
- * of bnc_attention.h, chunk by chunk. A worker takes consecutive chunks of consecutive heads, in
- * three steps with a bnc_sync() between them:
+ * of bnc_attention.h, chunk by chunk. Of the heads that are left when each worker has as many whole
+ * ones as any other, a worker takes consecutive chunks, in three steps with a bnc_sync() between
+ * them, and its whole heads before the first, so that it waits little there:
  *
  *     scores   of its chunks, and the largest of each
  *     values   E_c and A_c of its chunks, from the largest score of all
@@ -41,12 +42,12 @@ BNC_INLINE struct bnc_split bnc_split_of(float *memory, int heads, int kv_heads,
     return s;
 }
 
-/* Whether it pays for its two barriers: sharing whole heads would give one worker more than 5/4 of
+/* Whether it pays for its two barriers: sharing whole heads would give one worker more than 9/8 of
  * its even part, and there is more than one chunk. */
 BNC_INLINE int bnc_split_pays(int workers, int kv_heads, int positions)
 {
     const int busiest = (kv_heads + workers - 1) / workers;
-    return 4 * busiest * workers > 5 * kv_heads && positions > BNC_CHUNK;
+    return 8 * busiest * workers > 9 * kv_heads && positions > BNC_CHUNK;
 }
 
 /* A chunk of one key/value head; chunks of all heads are counted one after another. */
@@ -170,15 +171,40 @@ BNC_INLINE void bnc_split_merge(const struct bnc_worker *worker, const struct bn
     }
 }
 
-/* q, [heads][head_dim], becomes the attention output. */
-BNC_INLINE void bnc_attention_split(struct bnc_worker *worker, const struct bnc_split *s, float *q,
-                                    struct bnc_cache cache, ptrdiff_t head_stride, float scale)
+/* Beside the first step: the heads that are not shared out, each by one worker. q: of all heads;
+ * cache: of the first; score: scratch of this worker, see bnc_attend() */
+BNC_INLINE void bnc_split_whole(const struct bnc_worker *worker, const struct bnc_split *s,
+                                float *q, int whole, int group, struct bnc_cache cache,
+                                ptrdiff_t head_stride, float scale, float *score)
 {
-    bnc_split_scores(worker, s, q, cache, head_stride, scale);
+    for (int head = worker->index; head < whole; head += worker->count) {
+        float *at = q + head * group * s->head_dim;
+        const ptrdiff_t skipped = head * head_stride;
+        bnc_attend(at, at, (struct bnc_cache){ cache.keys + skipped, cache.values + skipped },
+                   s->positions, group, s->head_dim, scale, score);
+    }
+}
+
+/* q, [heads][head_dim], becomes the attention output; there are no multiple of worker->count
+ * key/value heads (bnc_split_pays() says no then). memory: BNC_SPLIT_FLOATS; score: scratch of
+ * this worker, see bnc_attend() */
+BNC_INLINE void bnc_attention_split(struct bnc_worker *worker, float *memory, float *q, int heads,
+                                    int kv_heads, int head_dim, int positions,
+                                    struct bnc_cache cache, ptrdiff_t head_stride, float scale,
+                                    float *score)
+{
+    const int group = heads / kv_heads, shared = kv_heads % worker->count;
+    const int whole = kv_heads - shared; /* heads */
+    const struct bnc_split s = bnc_split_of(memory, shared * group, shared, head_dim, positions);
+    const struct bnc_cache rest = { cache.keys + whole * head_stride,
+                                    cache.values + whole * head_stride };
+    float *at = q + whole * group * head_dim;
+    bnc_split_scores(worker, &s, at, rest, head_stride, scale);
+    bnc_split_whole(worker, &s, q, whole, group, cache, head_stride, scale, score);
     bnc_sync(worker);
-    bnc_split_values(worker, s, cache, head_stride);
+    bnc_split_values(worker, &s, rest, head_stride);
     bnc_sync(worker);
-    bnc_split_merge(worker, s, q);
+    bnc_split_merge(worker, &s, at);
 }
 
 #endif

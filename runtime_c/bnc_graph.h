@@ -208,12 +208,12 @@ BNC_INLINE void bnc_attention_from(struct bnc_worker *worker, float *q, uint16_t
 {
     const int group = heads / kv_heads;
     const int from = bnc_first_seen(pos, starts ? starts[0] : 0, window);
-    if (shared && n == 1 && bnc_split_pays(worker->count, kv_heads, pos + 1 - from)) {
-        const struct bnc_split split =
-            bnc_split_of(shared, heads, kv_heads, head_dim, pos + 1 - from);
+    if (shared && n == 1 && bnc_calm(worker) &&
+        bnc_split_pays(worker->count, kv_heads, pos + 1 - from)) {
         const struct bnc_cache all = bnc_cache_head(layer, kv_heads, context, 0, head_dim);
-        bnc_attention_split(worker, &split, q, bnc_cache_from(all, from, head_dim),
-                            (ptrdiff_t)context * BNC_CACHE_ROW(head_dim), scale);
+        bnc_attention_split(worker, shared, q, heads, kv_heads, head_dim, pos + 1 - from,
+                            bnc_cache_from(all, from, head_dim),
+                            (ptrdiff_t)context * BNC_CACHE_ROW(head_dim), scale, score);
         return;
     }
     const int items = bnc_attend_items(n, together, kv_heads);

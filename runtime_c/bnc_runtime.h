@@ -114,11 +114,10 @@ BNC_INLINE void bnc_attention(struct bnc_worker *worker, float *q, uint16_t *lay
                               int together, float *score, float *scratch, float *shared)
 {
     const int group = heads / kv_heads;
-    if (shared && n == 1 && bnc_split_pays(worker->count, kv_heads, pos + 1)) {
-        const struct bnc_split split = bnc_split_of(shared, heads, kv_heads, head_dim, pos + 1);
-        bnc_attention_split(worker, &split, q,
+    if (shared && n == 1 && bnc_calm(worker) && bnc_split_pays(worker->count, kv_heads, pos + 1)) {
+        bnc_attention_split(worker, shared, q, heads, kv_heads, head_dim, pos + 1,
                             bnc_cache_head(layer, kv_heads, context, 0, head_dim),
-                            (ptrdiff_t)context * BNC_CACHE_ROW(head_dim), scale);
+                            (ptrdiff_t)context * BNC_CACHE_ROW(head_dim), scale, score);
         return;
     }
     const int items = bnc_attend_items(n, together, kv_heads);

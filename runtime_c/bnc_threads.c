@@ -6,8 +6,14 @@
 /* How long to spin before giving the core away: a barrier between two layers of a small model is
  * shorter than MOST_PAUSES, a scheduler's time slice much longer. Where a worker waited longer than
  * it had patience, there may be more workers than cores, of which one that is waited for has none:
- * patience halves then, and grows slowly while it lasts. */
-enum { LEAST_PAUSES = 128, MOST_PAUSES = 1 << 12, SPINS_BEFORE_SLEEP = 1 << 14 };
+ * patience halves then, and grows slowly while it lasts. A job is calm while its caller's, who has
+ * no less to do than others and so waits for them least, is not down to CALM_PAUSES. */
+enum {
+    LEAST_PAUSES = 128,
+    CALM_PAUSES = 1 << 10,
+    MOST_PAUSES = 1 << 12,
+    SPINS_BEFORE_SLEEP = 1 << 14
+};
 
 static void pause_briefly(unsigned spins, unsigned patience)
 {
@@ -110,6 +116,7 @@ BNC_API int bnc_pool_start(struct bnc_pool *pool, int count)
         pool->worker[i] = (struct bnc_worker){ pool, i, count };
 #if BNC_THREADS
     pool->stop = 0;
+    pool->calm = 0;
     atomic_init(&pool->generation, 0);
     atomic_init(&pool->arrived, 0);
     atomic_init(&pool->phase, 0);
@@ -146,8 +153,10 @@ BNC_API void bnc_run(struct bnc_pool *pool, bnc_job *job, void *arg)
     pool->job = job;
     pool->arg = arg;
 #if BNC_THREADS
-    if (pool->count > 1)
+    if (pool->count > 1) {
+        pool->calm = pool->own[0].patience > CALM_PAUSES;
         publish(pool);
+    }
 #endif
     job(arg, &pool->worker[0]);
     bnc_sync(&pool->worker[0]);

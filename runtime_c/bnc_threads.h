@@ -75,6 +75,7 @@ struct bnc_pool {
     _Alignas(BNC_CACHE_LINE) atomic_uint arrived;    /* workers at the present barrier */
     _Alignas(BNC_CACHE_LINE) atomic_uint phase;      /* counts barriers passed */
     int stop;
+    int calm; /* see bnc_calm() */
     struct bnc_own own[BNC_MAX_THREADS];
 #endif
 };
@@ -92,6 +93,18 @@ BNC_API void bnc_run(struct bnc_pool *pool, bnc_job *job, void *arg);
 
 /* Barrier: no worker goes on before all have arrived; writes before it are visible after it. */
 BNC_STEP_API void bnc_sync(struct bnc_worker *worker);
+
+/* Whether barriers were short of late, so that one more pays where it lets work be shared out more
+ * evenly: not where workers have to wait for cores. The same for all workers of a job. */
+static inline int bnc_calm(const struct bnc_worker *worker)
+{
+#if BNC_THREADS
+    return worker->pool->calm;
+#else
+    (void)worker;
+    return 0;
+#endif
+}
 
 /* This worker's part [begin, end) of `items` equal pieces of work. */
 static inline void bnc_share(const struct bnc_worker *worker, int items, int *begin, int *end)

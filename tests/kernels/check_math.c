@@ -301,7 +301,8 @@ static void do_embed(void)
     }
 }
 
-/* positions, group, head_dim, scale, kv_heads, workers that share out chunks (0: none do);
+/* positions, group, head_dim, scale, kv_heads, workers that share out heads and the chunks of
+ * those left over (0: none do);
  * q, k, v -> out, then the cache. */
 static void do_attend(void)
 {
@@ -322,16 +323,21 @@ static void do_attend(void)
             bnc_cache_put(head, t, k + at, v + at, head_dim);
         }
     if (workers) {
+        const int shared = kv_heads % workers, whole = kv_heads - shared;
         const struct bnc_split s =
-            bnc_split_of(new_floats(BNC_SPLIT_FLOATS(heads, head_dim, positions)), heads, kv_heads,
-                         head_dim, positions);
+            bnc_split_of(new_floats(BNC_SPLIT_FLOATS(heads, head_dim, positions)), shared * group,
+                         shared, head_dim, positions);
+        const struct bnc_cache rest = { cache.keys + whole * one, cache.values + whole * one };
+        float *at = q + whole * group * head_dim, *score = new_floats(group * positions);
         struct bnc_worker w = { .count = workers };
+        for (w.index = 0; w.index < workers; w.index++) {
+            bnc_split_scores(&w, &s, at, rest, one, real(3));
+            bnc_split_whole(&w, &s, q, whole, group, cache, one, real(3), score);
+        }
         for (w.index = 0; w.index < workers; w.index++)
-            bnc_split_scores(&w, &s, q, cache, one, real(3));
+            bnc_split_values(&w, &s, rest, one);
         for (w.index = 0; w.index < workers; w.index++)
-            bnc_split_values(&w, &s, cache, one);
-        for (w.index = 0; w.index < workers; w.index++)
-            bnc_split_merge(&w, &s, q);
+            bnc_split_merge(&w, &s, at);
     }
     for (int h = 0; h < kv_heads && !workers; h++)
         bnc_attend(q + h * group * head_dim, q + h * group * head_dim,

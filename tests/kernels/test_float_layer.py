@@ -411,7 +411,7 @@ def test_attention_across_chunks(math: Math, head_dim: int) -> None:
     scale = reference.attention_scale(head_dim)
     # kv_heads of `group` heads; workers that share out chunks, 0: no sharing.
     cases = [(1, 1, 1, 0), (2, 4, 1, 0), (17, 1, 1, 0), (255, 2, 1, 2), (256, 1, 2, 0)]
-    cases += [(257, 3, 1, 1), (600, 2, 1, 0), (600, 7, 1, 2), (257, 4, 2, 3), (300, 1, 3, 4)]
+    cases += [(257, 3, 1, 2), (600, 2, 1, 0), (600, 7, 1, 2), (257, 4, 2, 3), (300, 1, 5, 2)]
     for positions, group, kv_heads, workers in cases:
         q = wild(rng, 1, kv_heads * group, head_dim) / F32(8)
         k, v = wild(rng, positions, kv_heads, head_dim), wild(rng, positions, kv_heads, head_dim)

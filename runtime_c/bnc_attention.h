@@ -207,8 +207,8 @@ BNC_INLINE void bnc_attend_heads(float *out, const float *q, struct bnc_cache ca
  *
  * out, q: [group][head_dim], may be the same memory
  * score:  scratch, [BNC_HEADS_TOGETHER or group, whichever is less][positions] */
-BNC_INLINE void bnc_attend(float *out, const float *q, struct bnc_cache cache, int positions,
-                           int group, int head_dim, float scale, float *score)
+BNC_FRAME void bnc_attend(float *out, const float *q, struct bnc_cache cache, int positions,
+                          int group, int head_dim, float scale, float *score)
 {
     enum { TOGETHER = BNC_HEADS_OF_TOKEN };
     int g = 0;

@@ -180,9 +180,9 @@ BNC_INLINE void bnc_attend_next(const uint16_t *at, int words, int r, int rows)
  * score:   scratch, [rows][BNC_SCORE_STRIDE(positions + tokens - 1)]
  * scratch: BNC_ATTEND_FLOATS(rows, head_dim) floats
  * rows:    tokens * heads, rounded up to a multiple of four */
-BNC_INLINE void bnc_attend_batch(float *q, int token_stride, struct bnc_cache cache, int positions,
-                                 int tokens, int heads, int head_dim, float scale, float *score,
-                                 float *scratch)
+BNC_FRAME void bnc_attend_batch(float *q, int token_stride, struct bnc_cache cache, int positions,
+                                int tokens, int heads, int head_dim, float scale, float *score,
+                                float *scratch)
 {
     enum { STEP = BNC_ATTEND_STEP, ROWS = BNC_ATTEND_ROWS, TOGETHER = BNC_ATTEND_VALUES };
     const int stride = BNC_HEAD_STRIDE(head_dim), row = BNC_CACHE_ROW(head_dim);

@@ -88,9 +88,9 @@ BNC_INLINE void bnc_split_score(const struct bnc_split *s, const float *q, struc
 
 /* The first step. q: [heads][head_dim]; cache: of the first key/value head, others head_stride
  * words further */
-BNC_INLINE void bnc_split_scores(const struct bnc_worker *worker, const struct bnc_split *s,
-                                 const float *q, struct bnc_cache cache, ptrdiff_t head_stride,
-                                 float scale)
+BNC_FRAME void bnc_split_scores(const struct bnc_worker *worker, const struct bnc_split *s,
+                                const float *q, struct bnc_cache cache, ptrdiff_t head_stride,
+                                float scale)
 {
     enum { TOGETHER = BNC_HEADS_OF_TOKEN };
     const int group = s->heads / s->kv_heads;
@@ -127,8 +127,8 @@ BNC_INLINE void bnc_split_value(const struct bnc_split *s, struct bnc_cache cach
 }
 
 /* The second step. */
-BNC_INLINE void bnc_split_values(const struct bnc_worker *worker, const struct bnc_split *s,
-                                 struct bnc_cache cache, ptrdiff_t head_stride)
+BNC_FRAME void bnc_split_values(const struct bnc_worker *worker, const struct bnc_split *s,
+                                struct bnc_cache cache, ptrdiff_t head_stride)
 {
     enum { TOGETHER = BNC_HEADS_OF_TOKEN };
     const int group = s->heads / s->kv_heads;
@@ -149,8 +149,8 @@ BNC_INLINE void bnc_split_values(const struct bnc_worker *worker, const struct b
 }
 
 /* The third step. out: [heads][head_dim], which may be q */
-BNC_INLINE void bnc_split_merge(const struct bnc_worker *worker, const struct bnc_split *s,
-                                float *out)
+BNC_FRAME void bnc_split_merge(const struct bnc_worker *worker, const struct bnc_split *s,
+                               float *out)
 {
     const int chunks = BNC_CHUNKS(s->positions), stride = BNC_HEAD_STRIDE(s->head_dim);
     int begin, end;
@@ -173,9 +173,9 @@ BNC_INLINE void bnc_split_merge(const struct bnc_worker *worker, const struct bn
 
 /* Beside the first step: the heads that are not shared out, each by one worker. q: of all heads;
  * cache: of the first; score: scratch of this worker, see bnc_attend() */
-BNC_INLINE void bnc_split_whole(const struct bnc_worker *worker, const struct bnc_split *s,
-                                float *q, int whole, int group, struct bnc_cache cache,
-                                ptrdiff_t head_stride, float scale, float *score)
+BNC_FRAME void bnc_split_whole(const struct bnc_worker *worker, const struct bnc_split *s, float *q,
+                               int whole, int group, struct bnc_cache cache, ptrdiff_t head_stride,
+                               float scale, float *score)
 {
     for (int head = worker->index; head < whole; head += worker->count) {
         float *at = q + head * group * s->head_dim;
@@ -188,10 +188,10 @@ BNC_INLINE void bnc_split_whole(const struct bnc_worker *worker, const struct bn
 /* q, [heads][head_dim], becomes the attention output; there are no multiple of worker->count
  * key/value heads (bnc_split_pays() says no then). memory: BNC_SPLIT_FLOATS; score: scratch of
  * this worker, see bnc_attend() */
-BNC_INLINE void bnc_attention_split(struct bnc_worker *worker, float *memory, float *q, int heads,
-                                    int kv_heads, int head_dim, int positions,
-                                    struct bnc_cache cache, ptrdiff_t head_stride, float scale,
-                                    float *score)
+BNC_FRAME void bnc_attention_split(struct bnc_worker *worker, float *memory, float *q, int heads,
+                                   int kv_heads, int head_dim, int positions,
+                                   struct bnc_cache cache, ptrdiff_t head_stride, float scale,
+                                   float *score)
 {
     const int group = heads / kv_heads, shared = kv_heads % worker->count;
     const int whole = kv_heads - shared; /* heads */

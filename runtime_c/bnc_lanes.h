@@ -23,6 +23,14 @@
 
 #define BNC_INLINE static inline __attribute__((always_inline))
 
+/* The same for functions that compute in many registers or in arrays. Without optimisation they are
+ * called: what is inlined has its own place on the stack then, for as long as the caller runs. */
+#if defined(__OPTIMIZE__)
+#define BNC_FRAME BNC_INLINE
+#else
+#define BNC_FRAME static inline
+#endif
+
 /* A function whose address is taken, though calls with a constant one are to be inlined. At -Og GCC
  * finds out too late which function such a call reaches, and then refuses what must be inlined;
  * what may be it inlines at -O3, and calls directly below. */

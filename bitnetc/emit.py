@@ -407,9 +407,9 @@ def _context(
         },
         # What a step reads by entries of a list that is among the weights.
         "bf12_lists": [
-            (slot, end)
-            for slot, end in (("embedding", embedding), ("head", head))
-            if end.dtype == "bf12" and (None, slot) in at and not (slot == "head" and plan.head)
+            (slot.name, embedding if slot.name == "embedding" else head)
+            for slot in places
+            if slot.layout == "bf12"
         ],
         "head_bytes": plan.head_read_bytes if plan.head else head.bytes,
         "exact_rows": plan.counts_exact,

@@ -101,6 +101,7 @@ def test_generation(said: str) -> None:
     assert found["logits after a rewind"] == "0"
     assert found["logits before it"] == found["logits"] == found["eval"] == found["embed"] == "0"
     assert found["pieces"] == found["asked again"] == found["one piece"] == "0"
+    assert found["written before they are asked for"] == "0"
     assert found["none after a rewind"] == "1"
     assert found["until full"] == "4" and found["held when full"] == "3"
 

@@ -383,9 +383,14 @@ def convert_command(
 @click.option("-o", "folder", required=True, type=click.Path(path_type=Path), help="New folder.")
 @click.option("--seed", default=0, help="Of the random weights; 0.")
 @click.option("--layers", type=int, help="Fewer layers than the model has.")
-def synth_command(like: str, folder: Path, seed: int, layers: int | None) -> None:
+@click.option(
+    "--zeros", type=float, help="Share of zeros among the gates behind ReLU^2, as 0.8; 0.5."
+)
+def synth_command(
+    like: str, folder: Path, seed: int, layers: int | None, zeros: float | None
+) -> None:
     """Write a checkpoint with random weights in the shape of a public model."""
-    synth(like, folder, seed, layers)
+    synth(like, folder, seed, layers, zeros)
     size = sum(f.stat().st_size for f in folder.iterdir())
     click.echo(f"{folder}: random weights in the shape of {like}, {size / 1e6:,.1f} MB")
 

@@ -29,6 +29,7 @@ Form = Literal["multiply", "divide", "online", "levels"]
 
 ZERO_FRACTION = 0.42  # of 2B-4T; other published models have 30 to 43 %
 _CHUNK = 1 << 22  # random 16-bit words per step
+_FIXED = 64  # divides all widths and _CHUNK
 
 
 @dataclass(frozen=True)
@@ -249,11 +250,19 @@ _SPECIALS: Mapping[str, _Specials] = {
 }
 
 
-def synth(like: str, directory: Path | str, seed: int, layers: int | None = None) -> None:
+def synth(
+    like: str,
+    directory: Path | str,
+    seed: int,
+    layers: int | None = None,
+    zeros: float | None = None,
+) -> None:
     """Writes a checkpoint of the published shape `like` into a new or empty `directory`.
 
     seed:   same seed, same bytes, on every host; a layer's weights do not depend on `layers`.
     layers: how many layers to write; all of the published model's when None.
+    zeros:  about this share of the gates behind ReLU^2 is zero; half of them when None, as random
+            weights have it. Speed depends on it: what a zero multiplies is not read.
 
     The weights are streamed: less than 0.5 GB of memory for any shape. Everything goes to a
     temporary folder beside `directory`, which is renamed at the end or removed.
@@ -268,12 +277,19 @@ def synth(like: str, directory: Path | str, seed: int, layers: int | None = None
                 "layers", f"{layers} is not from 1 to {shape.layers}, those of {like}"
             )
         shape = replace(shape, layers=layers)
+    if zeros is not None:
+        if model.activation != "relu2":
+            raise BitnetcError("zeros", f"{like} has no ReLU^2", "leave --zeros out")
+        if not 0.5 <= zeros <= 0.95:
+            raise BitnetcError(
+                "zeros", f"{zeros} is not from 0.5 to 0.95", "a share of 1, like 0.8"
+            )
     if directory.is_dir() and any(directory.iterdir()):
         raise BitnetcError(str(directory), "is not empty", "name a new folder, or empty this one")
     if directory.exists() and not directory.is_dir():
         raise BitnetcError(str(directory), "is a file", "name a new folder")
 
-    tensors = _tensors(model, shape)
+    tensors = _tensors(model, shape, None if zeros is None else _Lean(model.shape, zeros))
     partial = directory.parent / f".{directory.name}.{os.getpid()}.partial"
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -335,30 +351,72 @@ class _Stored:
     shape: tuple[int, ...]
     table: NDArray[np.uint8] | NDArray[np.uint16]
     other: NDArray[np.uint16] | None = None  # the table of every second group of 128 values
+    fixed: int | None = None  # the word that every _FIXED-th value is
 
     @property
     def bytes(self) -> int:
         return int(np.prod(self.shape)) * self.table.itemsize
 
 
-def _tensors(model: Published, shape: Shape) -> list[_Stored]:
+@dataclass(frozen=True)
+class _Lean:
+    """What makes about `zeros` of the gates behind ReLU^2 zero, where random weights have half.
+
+    Every 64th element of the residual stream, K in all, is A deviations of an embedding, for every
+    token, and what layers add to the stream is kept small beside that. A gate weighs these K with
+    -1 and the norm before it passes them with g: so the sum of the other products, whose deviation
+    is sqrt((1 - ZERO_FRACTION) dim v), v being the variance of the stream in those of an embedding,
+    is moved by -K g A, which is made that deviation's quantile of `zeros`.
+    """
+
+    shape: Shape  # the published one: what a layer is does not depend on how many are written
+    zeros: float
+
+    above = 3.0  # A: less than a row's largest, so that rows round to few bits as they did
+
+    @property
+    def element(self) -> float:
+        """Of the embedding."""
+        return float(self.above * self.shape.dim**-0.5)
+
+    @property
+    def added(self) -> float:
+        """The deviation of what wo or w_down adds: all of them together, that of an embedding."""
+        return float((self.shape.dim * 2 * self.shape.layers) ** -0.5)
+
+    def passed(self, layer: int) -> float:
+        """g, of the norm before the gates of a layer."""
+        variance = 1 + (2 * layer + 1) / (2 * self.shape.layers)
+        deviation = ((1 - ZERO_FRACTION) * self.shape.dim * variance) ** 0.5
+        moved = statistics.NormalDist().inv_cdf(self.zeros) * deviation
+        return float(moved / (self.shape.dim // _FIXED * self.above))
+
+
+def _tensors(model: Published, shape: Shape, lean: _Lean | None = None) -> list[_Stored]:
     """In file order: 16-bit tensors first, so that all are aligned."""
     family = next(entry for entry in families.FAMILIES if entry.name == model.family)
-    named = [(role, name) for role, name in family.top.items()]
+    named = [(role, name, -1) for role, name in family.top.items()]
     for layer in range(shape.layers):
         prefix = family.layer.replace("N", str(layer))
-        named += [(role, prefix + name) for role, name in family.block.items()]
+        named += [(role, prefix + name, layer) for role, name in family.block.items()]
     packed = packed_table()
     groups = model.family in (families.BONSAI.name, families.BITCPM.name)
     # 1bitLLM publishes float32; half of that, as in its reference uploads, says as much here
     half = _stored_as(model) == "float16"
     tensors = []
 
-    def floats(name: str, extents: tuple[int, ...], deviation: float, mean: float = 0.0) -> None:
+    def floats(
+        name: str,
+        extents: tuple[int, ...],
+        deviation: float,
+        mean: float = 0.0,
+        fixed: float | None = None,
+    ) -> None:
         table = normal_table(deviation, mean, half)
-        tensors.append(_Stored(name, "F16" if half else "BF16", extents, table))
+        word = None if fixed is None else int(_bf16(np.array([fixed]))[0])  # ReLU^2: all bf16
+        tensors.append(_Stored(name, "F16" if half else "BF16", extents, table, fixed=word))
 
-    for role, name in named:
+    for role, name, layer in named:
         extents = tuple(getattr(shape, extent) for extent in families.EXTENTS[role])
         if role == "head" and model.tied:
             continue
@@ -372,16 +430,22 @@ def _tensors(model: Published, shape: Shape) -> list[_Stored]:
                 continue
         if role in ("embedding", "head"):
             # logits of a normalised state then have variance 1
-            floats(name, extents, shape.dim**-0.5)
+            floats(name, extents, shape.dim**-0.5, fixed=lean.element if lean else None)
         elif len(extents) == 1:
-            floats(name, extents, 0.1, mean=0.0 if role in family.one_plus else 1.0)
+            passed = lean.passed(layer) if lean and role == "ffn_norm" else None
+            floats(name, extents, 0.1, 0.0 if role in family.one_plus else 1.0, fixed=passed)
         elif model.form == "online":
-            floats(name, extents, extents[1] ** -0.5)
+            gate = lean is not None and role == "w_gate"
+            added = lean.added if lean and role in ("wo", "w_down") else 1.0
+            deviation = added * extents[1] ** -0.5
+            floats(name, extents, deviation, fixed=-2 * deviation if gate else None)
         else:
             rows, cols = extents
-            tensors.append(_Stored(name, "U8", (-(-rows // 4), cols), packed))
+            down = 0 if lean and role == "w_gate" else None  # four codes of -1
+            tensors.append(_Stored(name, "U8", (-(-rows // 4), cols), packed, fixed=down))
             # keeps the variance of what goes through the matrix
             scale = ((1 - ZERO_FRACTION) * cols) ** -0.5
+            scale *= lean.added if lean and role in ("wo", "w_down") else 1.0
             stored = scale if model.form == "multiply" else 1 / scale
             # one value, but not the same in every matrix: a reader that mixes them up is seen
             spread = _bf16(np.linspace(0.8, 1.25, 65536) * stored)
@@ -457,6 +521,8 @@ def _draw(tensor: _Stored, seed: int) -> Iterator[NDArray[Any]]:
         if tensor.other is not None:
             others = np.take(tensor.other.astype("<u2"), words, mode="clip")
             values = np.where(second[:count], others, values)
+        if tensor.fixed is not None:
+            values[::_FIXED] = tensor.fixed
         yield values
         left -= count
 

@@ -16,6 +16,7 @@ from bitnetc.checkpoint import read
 from bitnetc.errors import BitnetcError
 from bitnetc.model import Ternary
 from bitnetc.normalise import normalise
+from bitnetc.reference import Reference
 from bitnetc.synth import SHAPES, Published, byte_level_tokenizer, made_up_merges
 
 SUPPORTED = [
@@ -108,6 +109,38 @@ def test_same_seed_same_bytes(tmp_path: Path, small: str) -> None:
     assert "model.layers.2.mlp.up_proj.weight" not in part
 
 
+@pytest.mark.parametrize("form", ["multiply", "online"])
+def test_share_of_gates_that_are_zero(
+    tmp_path: Path, small: str, form: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind ReLU^2 in every layer, by the reference; other weights are as without it."""
+    model = synth.SHAPES[small]
+    shape = replace(model.shape, vocab=32002)
+    model = replace(model, form=form, specials="llama2", shape=shape)
+    monkeypatch.setitem(synth.SHAPES, small, model)
+    synth.synth(small, tmp_path / "as drawn", seed=1, layers=2)
+    synth.synth(small, tmp_path / "leaning", seed=1, layers=2, zeros=0.8)
+    shares: list[float] = []
+    linear = Reference._linear
+
+    def counted(self: Reference, codes: Any, scale: Any, matrix: Any) -> Any:
+        found = linear(self, codes, scale, matrix)
+        if any(matrix is block.w_gate for block in self.model.blocks):
+            shares.append(float(np.mean(found <= 0)))
+        return found
+
+    monkeypatch.setattr(Reference, "_linear", counted)
+    tokens = [int(token) for token in np.random.default_rng(1).integers(0, 32000, 48)]
+    for folder, expected in (("as drawn", 0.5), ("leaning", 0.8)):
+        shares.clear()
+        Reference(normalise(read(tmp_path / folder), folder)).states(tokens)
+        assert len(shares) == 2 and all(abs(share - expected) < 0.06 for share in shares), shares
+    drawn, leaning = (read(tmp_path / name).tensors for name in ("as drawn", "leaning"))
+    for name in ("self_attn.q_proj", "mlp.up_proj"):
+        name = f"model.layers.1.{name}.weight"
+        assert np.array_equal(drawn[name].raw, leaning[name].raw)
+
+
 def test_official_readers_take_it(tmp_path: Path, small: str) -> None:
     safetensors = pytest.importorskip("safetensors")
     tokenizers = pytest.importorskip("tokenizers")
@@ -186,6 +219,20 @@ def test_folders_in_use_are_refused(tmp_path: Path, small: str) -> None:
     synth.synth(small, tmp_path / "empty", seed=1)
     assert (tmp_path / "empty" / "config.json").exists()
     assert (tmp_path / "used" / "mine.txt").read_text() == "keep"
+
+
+@pytest.mark.parametrize(
+    ("like", "zeros", "said"),
+    [
+        ("falcon-e-1b", 0.8, "no ReLU"),
+        ("small", 0.3, "not from 0.5"),
+        ("small", float("nan"), "nan"),
+    ],
+)
+def test_zeros_are_checked(tmp_path: Path, small: str, like: str, zeros: float, said: str) -> None:
+    with pytest.raises(BitnetcError, match=said):
+        synth.synth(like, tmp_path / "new", seed=1, zeros=zeros)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("layers", [0, -1, 5])

@@ -9,11 +9,11 @@
 #include <arm_neon.h>
 
 #include "../../bnc_linear.h"
+#include "few.h"
 
 enum {
     BNC_DOT_CHUNK = 1024, /* columns of eight rows that are unpacked once: 8 KB, they stay in L1 */
-    BNC_DOT_TOKENS = 8,   /* at a time: 16 of 32 registers are sums */
-    BNC_DOT_FEW = 4       /* tokens, or fewer, for which unpacking does not pay */
+    BNC_DOT_TOKENS = 8    /* at a time: 16 of 32 registers are sums */
 };
 
 /* Registers of four rows, 16 columns each, are stored as registers of four columns, four rows each.
@@ -93,14 +93,11 @@ BNC_INLINE void bnc_tokens_neondot(int32_t *acc, int rows, const int8x16_t *code
     bnc_tiles_neondot(acc, rows, codes, x, first, count, groups, 1, i, n);
 }
 
-/* Sixteen bytes of a row become registers of 16 codes: to[0], to[step] and so on, eight at most. */
-typedef void bnc_unpack_neondot(int8x16_t *to, int step, const uint8_t *w);
-
 /* acc[i * rows + m] = sum of codes * q - sum of q for layouts of four rows, whose 64 bytes hold
  * `block` columns, 16 bytes of each row. */
 BNC_INLINE void bnc_many_neondot(int32_t *restrict acc, const uint8_t *restrict w,
                                  const struct bnc_acts *x, int rows, int cols, int n, int block,
-                                 bnc_unpack_neondot *unpack)
+                                 bnc_code_neondot *code)
 {
     const int chunk = BNC_DOT_CHUNK / block * block;
     for (int m = 0; m < rows; m += 8) {
@@ -115,8 +112,12 @@ BNC_INLINE void bnc_many_neondot(int32_t *restrict acc, const uint8_t *restrict 
                 const uint8_t *from = w + ((ptrdiff_t)(m / 4 + g) * cols + first) / block * 64;
                 for (int v = 0; v < count; v += block / 16, from += 64) {
                     int8x16_t c[8][4]; /* [16 columns][row] */
-                    for (int r = 0; r < 4; r++)
-                        unpack(&c[0][r], 4, from + 16 * r);
+                    for (int r = 0; r < 4; r++) {
+                        const uint8x16_t bytes = vld1q_u8(from + 16 * r);
+#pragma GCC unroll 8
+                        for (int u = 0; u < block / 16; u++)
+                            c[u][r] = code(bytes, u);
+                    }
                     for (int u = 0; u < block / 16; u++)
                         bnc_put_rows_neondot(codes + 4 * (groups * (v + u) + g), c[u]);
                 }

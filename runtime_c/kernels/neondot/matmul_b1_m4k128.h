@@ -15,7 +15,6 @@
 
 #include "../../bnc_layouts.h"
 #include "../../bnc_linear.h"
-#include "../neon/matmul_b1_m4k128.h"
 #include "matmul_i2_m4k64.h"
 
 _Static_assert(BNC_B1_M4K128_ROWS == 4 && BNC_B1_M4K128_COLS == 128, "unrolled by hand");
@@ -53,19 +52,22 @@ BNC_INLINE void bnc_matvec_b1_m4k128_neondot(int32_t *restrict acc, const uint8_
     }
 }
 
-BNC_KERNEL void bnc_unpack_b1_neondot(int8x16_t *to, int step, const uint8_t *w)
+BNC_KERNEL int8x16_t bnc_code_b1_neondot(uint8x16_t bytes, int v)
 {
-    bnc_unpack_b1_neon(to, step, w);
+    const uint8x16_t code = v < 7 ? bytes >> (uint8_t)(6 - v) : bytes << (uint8_t)1;
+    return vreinterpretq_s8_u8(vandq_u8(code, vdupq_n_u8(2)));
 }
 
 BNC_KERNEL void bnc_matmul_b1_m4k128_neondot(int32_t *restrict acc, const uint8_t *restrict w,
                                              const struct bnc_acts *x, int rows, int cols, int n)
 {
-    if (n > BNC_DOT_FEW) {
-        bnc_many_neondot(acc, w, x, rows, cols, n, BNC_B1_M4K128_COLS, bnc_unpack_b1_neondot);
+    enum { BLOCK = BNC_B1_M4K128_COLS };
+    if (n > BNC_FEW_MOST) {
+        bnc_many_neondot(acc, w, x, rows, cols, n, BLOCK, bnc_code_b1_neondot);
         return;
     }
-    for (int i = 0; i < n; i++)
+    const int i = bnc_few_neondot(acc, w, x, rows, cols, n, BLOCK, bnc_code_b1_neondot);
+    if (i < n)
         bnc_matvec_b1_m4k128_neondot(acc + i * rows, w, x->q + i * (ptrdiff_t)x->stride, x->sum[i],
                                      rows, cols);
 }

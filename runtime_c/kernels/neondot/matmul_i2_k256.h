@@ -78,24 +78,68 @@ BNC_KERNEL void bnc_rows_i2_k256_neondot(int32_t *restrict acc, const uint8_t *r
     }
 }
 
-/* Several tokens: rows that are no whole four are computed for one token after the other. */
+/* Four rows and `tokens` tokens from i on, constant once inlined. */
+BNC_INLINE void bnc_tokens_i2_k256_neondot(int32_t *acc, const struct bnc_rows *w,
+                                           const struct bnc_acts *x, int i, int m, int rows,
+                                           int cols, int tokens)
+{
+    const int8_t *q[BNC_FEW_TOKENS];
+    int32x4_t sum[BNC_FEW_TOKENS][4];
+    for (int t = 0; t < tokens; t++) {
+        q[t] = x->q + (i + t) * (ptrdiff_t)x->stride;
+        for (int r = 0; r < 4; r++)
+            sum[t][r] = vdupq_n_s32(0);
+    }
+    for (int k = 0; k < cols; k += BNC_I2_K256_COLS) {
+        if (i == 0)
+            for (int r = 0; r < 4; r++)
+                __builtin_prefetch(w->next[r] + k / 4);
+        for (int v = 0; v < 4; v++) {
+            uint8x16_t bytes[4];
+            for (int r = 0; r < 4; r++)
+                bytes[r] = vld1q_u8(w->at[r] + k / 4 + 16 * v);
+            bnc_step_neondot(sum, bytes, q, tokens, k + 16 * v, 4, 64, bnc_code_i2_neondot);
+        }
+    }
+    for (int t = 0; t < tokens; t++)
+        bnc_store_rows_i2_k256_neondot(
+            acc + (i + t) * rows + m,
+            vsubq_s32(bnc_sum4_neon(sum[t][0], sum[t][1], sum[t][2], sum[t][3]),
+                      vdupq_n_s32(x->sum[i + t])),
+            rows - m);
+}
+
+/* Four rows, or as many as are left, and few tokens. */
+BNC_INLINE void bnc_few_i2_k256_neondot(int32_t *acc, const struct bnc_rows *w,
+                                        const struct bnc_acts *x, int m, int rows, int cols, int n)
+{
+    int i = 0;
+    for (; i + 4 <= n; i += 4)
+        bnc_tokens_i2_k256_neondot(acc, w, x, i, m, rows, cols, 4);
+    if (n - i == 3)
+        bnc_tokens_i2_k256_neondot(acc, w, x, i, m, rows, cols, 3);
+    else if (n - i == 2)
+        bnc_tokens_i2_k256_neondot(acc, w, x, i, m, rows, cols, 2);
+    else if (n - i == 1)
+        bnc_store_rows_i2_k256_neondot(
+            acc + i * rows + m,
+            vsubq_s32(bnc_four_rows_i2_k256_neondot(w, x->q + i * (ptrdiff_t)x->stride, cols),
+                      vdupq_n_s32(x->sum[i])),
+            rows - m);
+}
+
+/* Rows that are no whole four are computed as with few tokens. */
 BNC_KERNEL void bnc_matmul_i2_k256_neondot(int32_t *restrict acc, const uint8_t *restrict w,
                                            const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = BNC_DOT_CHUNK };
+    enum { CHUNK = BNC_DOT_CHUNK, FEW_MOST = 7 }; /* rows of their own cost few tokens more */
     const ptrdiff_t bytes = cols / 4;
     for (int m = 0, groups; m < rows; m += 4 * groups) {
         groups = rows - m < 8 ? 1 : 2;
-        if (n <= BNC_DOT_FEW || rows - m < 4) {
+        if (n <= FEW_MOST || rows - m < 4) {
             groups = 1;
             const struct bnc_rows r4 = bnc_rows_from(w, bytes, m, rows);
-            for (int i = 0; i < n; i++) {
-                const int8_t *q = x->q + i * (ptrdiff_t)x->stride;
-                bnc_store_rows_i2_k256_neondot(
-                    acc + i * rows + m,
-                    vsubq_s32(bnc_four_rows_i2_k256_neondot(&r4, q, cols), vdupq_n_s32(x->sum[i])),
-                    rows - m);
-            }
+            bnc_few_i2_k256_neondot(acc, &r4, x, m, rows, cols, n);
             continue;
         }
         for (int i = 0; i < n; i++)
@@ -109,8 +153,11 @@ BNC_KERNEL void bnc_matmul_i2_k256_neondot(int32_t *restrict acc, const uint8_t 
                     for (int v = 0; v < 4; v++) {
                         const uint8_t *at = w + (m + 4 * g) * bytes + (first + k) / 4 + 16 * v;
                         int8x16_t c[4][4]; /* [64 columns][row] */
-                        for (int r = 0; r < 4; r++)
-                            bnc_unpack_i2_neondot(&c[0][r], 4, at + r * bytes);
+                        for (int r = 0; r < 4; r++) {
+                            const uint8x16_t sixteen = vld1q_u8(at + r * bytes);
+                            for (int u = 0; u < 4; u++)
+                                c[u][r] = bnc_code_i2_neondot(sixteen, u);
+                        }
                         for (int u = 0; u < 4; u++)
                             bnc_put_rows_neondot(codes + 4 * (groups * (k / 16 + 4 * u + v) + g),
                                                  c[u]);

@@ -18,12 +18,6 @@
 
 _Static_assert(BNC_I2_M4K64_ROWS == 4 && BNC_I2_M4K64_COLS == 64, "unrolled by hand");
 
-/* The sums of four registers of int32 lanes, in order. */
-BNC_INLINE int32x4_t bnc_sum4_neon(int32x4_t a, int32x4_t b, int32x4_t c, int32x4_t d)
-{
-    return vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d));
-}
-
 BNC_INLINE void bnc_matvec_i2_m4k64_neondot(int32_t *restrict acc, const uint8_t *restrict w,
                                             const int8_t *restrict q, int32_t sum_q, int rows,
                                             int cols)
@@ -61,23 +55,22 @@ BNC_INLINE void bnc_matvec_i2_m4k64_neondot(int32_t *restrict acc, const uint8_t
     }
 }
 
-BNC_KERNEL void bnc_unpack_i2_neondot(int8x16_t *to, int step, const uint8_t *w)
+BNC_KERNEL int8x16_t bnc_code_i2_neondot(uint8x16_t bytes, int v)
 {
-    const uint8x16_t low2 = vdupq_n_u8(3), c = vld1q_u8(w);
-    to[0 * step] = vreinterpretq_s8_u8(vshrq_n_u8(c, 6));
-    to[1 * step] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(c, 4), low2));
-    to[2 * step] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(c, 2), low2));
-    to[3 * step] = vreinterpretq_s8_u8(vandq_u8(c, low2));
+    const uint8x16_t code = bytes >> (uint8_t)(6 - 2 * v);
+    return vreinterpretq_s8_u8(v ? vandq_u8(code, vdupq_n_u8(3)) : code);
 }
 
 BNC_KERNEL void bnc_matmul_i2_m4k64_neondot(int32_t *restrict acc, const uint8_t *restrict w,
                                             const struct bnc_acts *x, int rows, int cols, int n)
 {
-    if (n > BNC_DOT_FEW) {
-        bnc_many_neondot(acc, w, x, rows, cols, n, BNC_I2_M4K64_COLS, bnc_unpack_i2_neondot);
+    enum { BLOCK = BNC_I2_M4K64_COLS };
+    if (n > BNC_FEW_MOST) {
+        bnc_many_neondot(acc, w, x, rows, cols, n, BLOCK, bnc_code_i2_neondot);
         return;
     }
-    for (int i = 0; i < n; i++)
+    const int i = bnc_few_neondot(acc, w, x, rows, cols, n, BLOCK, bnc_code_i2_neondot);
+    if (i < n)
         bnc_matvec_i2_m4k64_neondot(acc + i * rows, w, x->q + i * (ptrdiff_t)x->stride, x->sum[i],
                                     rows, cols);
 }

@@ -81,26 +81,28 @@ BNC_INLINE void bnc_matvec_t5_m4k80_neondot(int32_t *restrict acc, const uint8_t
     }
 }
 
-BNC_KERNEL void bnc_codes_t5_neondot(int8x16_t *to, int step, const uint8_t *w)
+BNC_KERNEL int8x16_t bnc_code_t5_neondot(uint8x16_t bytes, int v)
 {
     const struct bnc_tables_t5_neondot tables = bnc_tables_t5_neondot();
-    int8x16_t c[5];
-    bnc_unpack_t5_neondot(c, w, &tables);
-    for (int v = 0; v < 5; v++)
-        to[v * step] = c[v];
+    return v < 3 ? vqtbl2q_s8(tables.high[v], bnc_high_t5_neon(bytes))
+                 : vqtbl1q_s8(tables.low[v - 3], bnc_low_t5_neon(bytes));
 }
+
+enum { BNC_T5_M4K80_FEW_MOST = 7 }; /* tables leave fewer registers than i2_m4k64 has for sums */
 
 /* Of several tokens, acc is the negative sum until the end. */
 BNC_KERNEL void bnc_matmul_t5_m4k80_neondot(int32_t *restrict acc, const uint8_t *restrict w,
                                             const struct bnc_acts *x, int rows, int cols, int n)
 {
-    if (n > BNC_DOT_FEW) {
-        bnc_many_neondot(acc, w, x, rows, cols, n, BNC_T5_M4K80_COLS, bnc_codes_t5_neondot);
-        for (int at = 0; at < n * rows; at += 4)
-            vst1q_s32(acc + at, vnegq_s32(vld1q_s32(acc + at)));
-        return;
-    }
-    for (int i = 0; i < n; i++)
+    enum { BLOCK = BNC_T5_M4K80_COLS };
+    int i = n;
+    if (n > BNC_T5_M4K80_FEW_MOST)
+        bnc_many_neondot(acc, w, x, rows, cols, n, BLOCK, bnc_code_t5_neondot);
+    else
+        i = bnc_few_neondot(acc, w, x, rows, cols, n, BLOCK, bnc_code_t5_neondot);
+    for (int at = 0; at < i * rows; at += 4)
+        vst1q_s32(acc + at, vnegq_s32(vld1q_s32(acc + at)));
+    if (i < n)
         bnc_matvec_t5_m4k80_neondot(acc + i * rows, w, x->q + i * (ptrdiff_t)x->stride, x->sum[i],
                                     rows, cols);
 }

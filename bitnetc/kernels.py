@@ -96,7 +96,7 @@ KERNELS: dict[str, Kernel] = {
             ("avx512", "avx512vnni"),
             _WIDE,
             "defined(__AVX512VNNI__)",
-            slice=32,
+            slice=64,
         ),
         Kernel(
             "amx",
@@ -161,7 +161,7 @@ KERNELS: dict[str, Kernel] = {
             (2**31 - 1) // (128 * 127),
             "defined(__AVX512VNNI__)",
             skips="rows",
-            slice=32,
+            slice=64,
         ),
         Kernel(
             "amx",
@@ -194,7 +194,7 @@ KERNELS: dict[str, Kernel] = {
             ("avx512", "avx512vnni"),
             (2**31 - 1) // (128 * 127),
             "defined(__AVX512VNNI__)",
-            slice=32,
+            slice=64,
         ),
         Kernel("neon32", "i2_m4k64", "int8", ("neon32",), _WIDE, "defined(__ARM_NEON)"),
         Kernel("neon32", "tl1_m64k4", "lut16", ("neon32",), _WIDE, "defined(__ARM_NEON)"),
@@ -267,7 +267,7 @@ KERNELS: dict[str, Kernel] = {
             ("avx512", "avx512vnni", "avx512vbmi"),
             _WIDE,
             "defined(__AVX512VBMI__) && defined(__AVX512VNNI__)",
-            slice=32,
+            slice=64,
         ),
         Kernel(
             "amx",
@@ -287,7 +287,7 @@ KERNELS: dict[str, Kernel] = {
             _WIDE,
             "defined(__AVX512VBMI__) && defined(__AVX512VNNI__)",
             skips="rows",
-            slice=32,
+            slice=64,
         ),
         Kernel(
             "amx",

@@ -44,7 +44,7 @@ BNC_INLINE void bnc_slices_amx(bnc_unpack_slice *unpack, int slices, int32_t *re
                 bnc_tokens_amx(sums, SLICE, (const uint8_t *)codes, 16 * CHUNK, &q, first, count,
                                tokens, &shaped, next + 64 * (ptrdiff_t)first + s * part, part);
             }
-            bnc_move_slice(acc + i * rows + m, rows, sums, SLICE, tokens);
+            bnc_move_slice(acc + i * rows + m, rows, sums, SLICE, SLICE, tokens);
         }
     __asm__ volatile("tilerelease");
     if (whole < cols)

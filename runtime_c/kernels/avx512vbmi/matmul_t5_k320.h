@@ -98,27 +98,24 @@ BNC_INLINE void bnc_each_t5_k320_avx512vbmi(int32_t *restrict acc, const uint8_t
         }
 }
 
-/* Several tokens: 32 rows of 320 columns are unpacked to bytes once (10 KB, stays in L1). */
+/* The codes of 32 rows: bnc_unpack_avx512vnni. */
+BNC_KERNEL void bnc_unpack_rows_t5_k320(__m512i *to, int step, const uint8_t *w, int first,
+                                        int count, int cols)
+{
+    const ptrdiff_t bytes = cols / 5;
+    const struct bnc_tables_t5_avx512vbmi tables = bnc_tables_t5_avx512vbmi();
+    for (int k = 0; k < count; k += BNC_T5_K320_COLS)
+        for (int h = 0; h < 2; h++)
+            bnc_unpack_t5_k320(to + k / 4 * step + h, step, w + bytes * 16 * h + (first + k) / 5,
+                               bytes, &tables);
+}
+
 BNC_KERNEL void bnc_matmul_t5_k320_avx512vbmi(int32_t *restrict acc, const uint8_t *restrict w,
                                               const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = BNC_T5_K320_COLS, ROWS = 32 };
-    const int whole = n == 1 ? 0 : rows / ROWS * ROWS;
-    const ptrdiff_t bytes = cols / 5;
-    const struct bnc_tables_t5_avx512vbmi tables = bnc_tables_t5_avx512vbmi();
-    const uint8_t *next = w + bytes * rows; /* what the next call reads, in general */
-    for (int i = 0; i < n; i++)
-        for (int m = 0; m < whole; m += 16)
-            _mm512_storeu_si512(acc + i * rows + m, _mm512_set1_epi32(-x->sum[i]));
-    for (int m = 0; m < whole; m += ROWS)
-        for (int first = 0; first < cols; first += CHUNK) {
-            __m512i codes[CHUNK / 4][2]; /* [four columns][sixteen rows] */
-            for (int h = 0; h < 2; h++)
-                bnc_unpack_t5_k320(&codes[0][h], 2, w + bytes * (m + 16 * h) + first / 5, bytes,
-                                   &tables);
-            bnc_tokens_avx512vnni(acc + m, rows, codes, x, first, CHUNK / 4, n,
-                                  next + 32 * (first / 5), 32 * (CHUNK / 5));
-        }
+    const int whole = n == 1 ? 0 : rows / BNC_VNNI_ROWS * BNC_VNNI_ROWS;
+    if (whole)
+        bnc_many_avx512vnni(bnc_unpack_rows_t5_k320, 320, 5, acc, w, x, rows, cols, n);
     bnc_each_t5_k320_avx512vbmi(acc, w, x, whole, rows, cols, n);
 }
 

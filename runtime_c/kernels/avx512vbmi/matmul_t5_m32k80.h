@@ -115,34 +115,29 @@ BNC_INLINE void bnc_matvec_t5_m32k80_avx512vbmi(int32_t *restrict acc, const uin
     bnc_in_streams(bnc_streams_t5_m32k80_avx512vbmi, acc, w, q, sum_q, rows, cols, 5);
 }
 
-/* Several tokens: 32 rows of 480 columns are unpacked to bytes once (15 KB, stays in L1). */
+/* The codes of 32 rows: bnc_unpack_avx512vnni. */
+BNC_KERNEL void bnc_unpack_t5_m32k80(__m512i *to, int step, const uint8_t *w, int first, int count,
+                                     int cols)
+{
+    const struct bnc_tables_t5_avx512vbmi tables = bnc_tables_t5_avx512vbmi();
+    (void)cols;
+    w += 32 * (ptrdiff_t)(first / 5);
+    for (int v = 0; v < count / 4; v += 5, to += 5 * step)
+        for (int h = 0; h < 2; h++, w += 64) {
+            __m512i code[5];
+            bnc_unpack_t5_avx512vbmi(code, _mm512_loadu_si512(w), &tables);
+            for (int i = 0; i < 5; i++)
+                to[step * i + h] = code[i];
+        }
+}
+
 BNC_KERNEL void bnc_matmul_t5_m32k80_avx512vbmi(int32_t *restrict acc, const uint8_t *restrict w,
                                                 const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = 6 * BNC_T5_M32K80_COLS };
-    if (n == 1) {
+    if (n == 1)
         bnc_matvec_t5_m32k80_avx512vbmi(acc, w, x->q, x->sum[0], rows, cols);
-        return;
-    }
-    for (int i = 0; i < n; i++)
-        for (int m = 0; m < rows; m++)
-            acc[i * rows + m] = -x->sum[i];
-    const struct bnc_tables_t5_avx512vbmi tables = bnc_tables_t5_avx512vbmi();
-    const uint8_t *next = w + (ptrdiff_t)rows * cols / 5; /* what the next call reads, in general */
-    for (int m = 0; m < rows; m += BNC_T5_M32K80_ROWS)
-        for (int first = 0; first < cols; first += CHUNK) {
-            __m512i codes[CHUNK / 4][2]; /* [four columns][sixteen rows] */
-            const int count = (cols - first < CHUNK ? cols - first : CHUNK) / 4;
-            for (int v = 0; v < count; v += 5)
-                for (int h = 0; h < 2; h++, w += 64) {
-                    __m512i code[5];
-                    bnc_unpack_t5_avx512vbmi(code, _mm512_loadu_si512(w), &tables);
-                    for (int i = 0; i < 5; i++)
-                        codes[v + i][h] = code[i];
-                }
-            bnc_tokens_avx512vnni(acc + m, rows, codes, x, first, count, n, next + 32 * (first / 5),
-                                  128 * (count / 5));
-        }
+    else
+        bnc_many_avx512vnni(bnc_unpack_t5_m32k80, 480, 5, acc, w, x, rows, cols, n);
 }
 
 #endif

@@ -84,29 +84,24 @@ BNC_INLINE void bnc_unpack_b1_m32k64_avx512vnni(uint8_t *to, ptrdiff_t step, con
     _mm512_store_si512(to + 7 * step, _mm512_and_si512(_mm512_slli_epi16(c, 1), bit1));
 }
 
-/* Several tokens: 32 rows of 512 columns are unpacked to bytes once (16 KB, stays in L1). */
+/* The codes of 32 rows: bnc_unpack_avx512vnni. */
+BNC_KERNEL void bnc_unpack_b1_m32k64(__m512i *to, int step, const uint8_t *w, int first, int count,
+                                     int cols)
+{
+    (void)cols;
+    w += 4 * (ptrdiff_t)first;
+    for (int v = 0; v < count / 4; v += 8, to += 8 * step)
+        for (int h = 0; h < 2; h++, w += 64)
+            bnc_unpack_b1_m32k64_avx512vnni((uint8_t *)(to + h), 64 * (ptrdiff_t)step, w);
+}
+
 BNC_KERNEL void bnc_matmul_b1_m32k64_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
                                                 const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = 512 };
-    if (n == 1) {
+    if (n == 1)
         bnc_matvec_b1_m32k64_avx512vnni(acc, w, x->q, x->sum[0], rows, cols);
-        return;
-    }
-    for (int i = 0; i < n; i++)
-        for (int m = 0; m < rows; m++)
-            acc[i * rows + m] = -x->sum[i];
-    const uint8_t *next = w + (ptrdiff_t)rows * cols / 8; /* what the next call reads, in general */
-    for (int m = 0; m < rows; m += BNC_B1_M32K64_ROWS)
-        for (int first = 0; first < cols; first += CHUNK) {
-            __m512i codes[CHUNK / 4][2]; /* [four columns][sixteen rows] */
-            const int count = (cols - first < CHUNK ? cols - first : CHUNK) / 4;
-            for (int v = 0; v < count; v += 8)
-                for (int h = 0; h < 2; h++, w += 64)
-                    bnc_unpack_b1_m32k64_avx512vnni((uint8_t *)&codes[v][h], 128, w);
-            bnc_tokens_avx512vnni(acc + m, rows, codes, x, first, count, n, next + 4 * first,
-                                  16 * count);
-        }
+    else
+        bnc_many_avx512vnni(bnc_unpack_b1_m32k64, 512, 8, acc, w, x, rows, cols, n);
 }
 
 #endif

@@ -7,7 +7,7 @@
  * For one token the codes of a byte are masked where they lie: those at bits 2j are summed 4^j
  * times too large; the sums are multiples of 4^j and are shifted before lanes are added.
  * For several tokens the words of sixteen rows are exchanged, which makes registers of four columns
- * of sixteen rows: the kernel of i2_m32k64 multiplies them.
+ * of sixteen rows, as many.h multiplies them.
  * Bounds: |128 * q| <= 16256 a column, so int32 lasts for 132,103 columns. */
 #ifndef BNC_MATMUL_I2_K256_AVX512VNNI_H
 #define BNC_MATMUL_I2_K256_AVX512VNNI_H
@@ -140,29 +140,23 @@ BNC_INLINE void bnc_each_i2_k256_avx512vnni(int32_t *restrict acc, const uint8_t
         }
 }
 
-/* Several tokens: 32 rows of 512 columns are unpacked to bytes once (16 KB, stays in L1), while the
- * packed bytes behind these rows are fetched. */
+/* The codes of 32 rows: bnc_unpack_avx512vnni. */
+BNC_KERNEL void bnc_unpack_rows_i2_k256(__m512i *to, int step, const uint8_t *w, int first,
+                                        int count, int cols)
+{
+    const ptrdiff_t bytes = cols / 4;
+    for (int k = 0; k < count; k += BNC_I2_K256_COLS)
+        for (int h = 0; h < 2; h++)
+            bnc_unpack_i2_k256(to + k / 4 * step + h, step, w + bytes * 16 * h + (first + k) / 4,
+                               bytes);
+}
+
 BNC_KERNEL void bnc_matmul_i2_k256_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
                                               const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = 512, ROWS = 32 };
-    const int whole = n == 1 ? 0 : rows / ROWS * ROWS;
-    const ptrdiff_t bytes = cols / 4;
-    const uint8_t *next = w + bytes * rows; /* what the next call reads, in general */
-    for (int i = 0; i < n; i++)
-        for (int m = 0; m < whole; m += 16)
-            _mm512_storeu_si512(acc + i * rows + m, _mm512_set1_epi32(-x->sum[i]));
-    for (int m = 0; m < whole; m += ROWS)
-        for (int first = 0; first < cols; first += CHUNK) {
-            __m512i codes[CHUNK / 4][2]; /* [four columns][sixteen rows] */
-            const int count = cols - first < CHUNK ? cols - first : CHUNK;
-            for (int k = 0; k < count; k += BNC_I2_K256_COLS)
-                for (int h = 0; h < 2; h++)
-                    bnc_unpack_i2_k256(&codes[k / 4][h], 2,
-                                       w + bytes * (m + 16 * h) + (first + k) / 4, bytes);
-            bnc_tokens_avx512vnni(acc + m, rows, codes, x, first, count / 4, n, next + 8 * first,
-                                  8 * count);
-        }
+    const int whole = n == 1 ? 0 : rows / BNC_VNNI_ROWS * BNC_VNNI_ROWS;
+    if (whole)
+        bnc_many_avx512vnni(bnc_unpack_rows_i2_k256, 512, 4, acc, w, x, rows, cols, n);
     bnc_each_i2_k256_avx512vnni(acc, w, x, whole, rows, cols, n);
 }
 

@@ -104,9 +104,9 @@ BNC_INLINE void bnc_matvec_i2_m256k4_avx512vnni(int32_t *restrict acc, const uin
                                  _mm512_set1_epi32(sum_q)));
 }
 
-/* Several tokens: 32 rows of 512 columns are unpacked at a time, 16 KB, and the sums of 32 rows and
- * 128 tokens, 16 KB, stay in the first cache beside them while all columns go by. */
-enum { BNC_SLICE_COLUMNS = 512, BNC_SLICE = 32, BNC_SLICE_TOKENS = 128 };
+/* Several tokens: rows are unpacked in slices, since the codes of all rows of a block, and their
+ * sums, are too many for the first cache. */
+enum { BNC_SLICE = 32, BNC_SLICE_TOKENS = 128 };
 
 /* The codes of rows 32 s .. 32 s + 31 of a block and `cols` columns, a multiple of four. Four
  * columns of the first sixteen rows are to[k * step], those of the others to[half + k * step]. */
@@ -137,11 +137,12 @@ BNC_KERNEL void bnc_unpack_i2_m256k4(__m512i *to, ptrdiff_t half, int step, cons
     }
 }
 
-/* Moves sums of 32 rows and n tokens, whose distances are `to_rows` and `from_rows`. */
-BNC_INLINE void bnc_move_slice(int32_t *to, int to_rows, const int32_t *from, int from_rows, int n)
+/* Moves sums of `rows` rows and n tokens, whose distances are `to_rows` and `from_rows`. */
+BNC_INLINE void bnc_move_slice(int32_t *to, int to_rows, const int32_t *from, int from_rows,
+                               int rows, int n)
 {
     for (int i = 0; i < n; i++)
-        for (int m = 0; m < BNC_SLICE; m += 16)
+        for (int m = 0; m < rows; m += 16)
             _mm512_storeu_si512(to + i * to_rows + m, _mm512_loadu_si512(from + i * from_rows + m));
 }
 
@@ -160,26 +161,27 @@ BNC_INLINE void bnc_add_slices_avx512vnni(bnc_unpack_slice *unpack, int slices,
                                           const struct bnc_acts *x, int rows, int cols, int n,
                                           int from)
 {
-    enum { CHUNK = BNC_SLICE_COLUMNS, SLICE = BNC_SLICE, MANY = BNC_SLICE_TOKENS };
+    enum { CHUNK = 256, SLICE = BNC_SLICE, ROWS = 2 * SLICE, MANY = BNC_SLICE_TOKENS };
     const ptrdiff_t bytes = 64 * (ptrdiff_t)cols;              /* of a block */
     const uint8_t *next = w + rows / (slices * SLICE) * bytes; /* what the next call reads */
-    for (int m = 0; m < rows; m += SLICE)
+    for (int m = 0; m < rows; m += ROWS)
         for (int i = 0; i < n; i += MANY) {
-            __m512i codes[CHUNK / 4][2]; /* [four columns][sixteen rows] */
-            _Alignas(64) int32_t sums[SLICE * MANY];
+            __m512i codes[CHUNK]; /* four registers for four columns */
+            _Alignas(64) int32_t sums[ROWS * MANY];
             const struct bnc_acts q = bnc_acts_from(x, i);
             const int tokens = n - i < MANY ? n - i : MANY;
             const int s = m / SLICE % slices;
             const uint8_t *block = w + m / (slices * SLICE) * bytes;
-            bnc_move_slice(sums, SLICE, acc + i * rows + m, rows, tokens);
+            bnc_move_slice(sums, ROWS, acc + i * rows + m, rows, ROWS, tokens);
             for (int first = from; first < cols; first += CHUNK) {
                 const int count = cols - first < CHUNK ? cols - first : CHUNK;
-                const int part = 64 * count / slices; /* of the bytes to come */
-                unpack(codes[0], 1, 2, block + 64 * (ptrdiff_t)first, count, s);
-                bnc_tokens_avx512vnni(sums, SLICE, codes, &q, first, count / 4, tokens,
-                                      next + 64 * (ptrdiff_t)first + s * part, part);
+                const int part = 64 * count / slices; /* of the bytes to come, for each slice */
+                for (int half = 0; half < 2; half++)
+                    unpack(codes + 2 * half, 1, 4, block + 64 * (ptrdiff_t)first, count, s + half);
+                bnc_tokens_avx512vnni(sums, ROWS, codes, &q, first, 4, count / 4, tokens,
+                                      next + 64 * (ptrdiff_t)first + s * part, 2 * part);
             }
-            bnc_move_slice(acc + i * rows + m, rows, sums, SLICE, tokens);
+            bnc_move_slice(acc + i * rows + m, rows, sums, ROWS, ROWS, tokens);
         }
 }
 

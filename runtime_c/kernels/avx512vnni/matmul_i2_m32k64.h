@@ -18,16 +18,9 @@
 #include "../../bnc_layouts.h"
 #include "../../bnc_linear.h"
 #include "../../bnc_streams.h"
+#include "many.h"
 
 _Static_assert(BNC_I2_M32K64_ROWS == 32 && BNC_I2_M32K64_COLS == 64, "unrolled by hand");
-
-/* Four activations in every lane. */
-BNC_INLINE __m512i bnc_four_avx512vnni(const int8_t *q)
-{
-    int32_t four;
-    memcpy(&four, q, sizeof four);
-    return _mm512_set1_epi32(four);
-}
 
 /* acc of `streams` times 32 rows and one token; streams <= BNC_STREAMS is constant once inlined. */
 BNC_KERNEL void bnc_streams_i2_m32k64_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
@@ -75,77 +68,30 @@ BNC_INLINE void bnc_matvec_i2_m32k64_avx512vnni(int32_t *restrict acc, const uin
     bnc_in_streams(bnc_streams_i2_m32k64_avx512vnni, acc, w, q, sum_q, rows, cols, 4);
 }
 
-enum { BNC_I2_M32K64_TOKENS = 8 }; /* tokens multiplied at a time: 16 of 32 registers are sums */
-
-/* acc of 32 rows and `tokens` tokens += codes * q; `count` times four columns. */
-BNC_INLINE void bnc_tile_i2_m32k64_avx512vnni(int32_t *acc, int rows, const __m512i (*codes)[2],
-                                              const int8_t *q, int stride, int tokens, int count)
+/* The codes of 32 rows: bnc_unpack_avx512vnni. */
+BNC_KERNEL void bnc_unpack_i2_m32k64(__m512i *to, int step, const uint8_t *w, int first, int count,
+                                     int cols)
 {
-    __m512i sum[BNC_I2_M32K64_TOKENS][2];
-    for (int i = 0; i < tokens; i++)
-        for (int h = 0; h < 2; h++)
-            sum[i][h] = _mm512_loadu_si512(acc + i * rows + 16 * h);
-    for (int v = 0; v < count; v++)
-        for (int i = 0; i < tokens; i++) {
-            const __m512i x = bnc_four_avx512vnni(q + i * stride + 4 * v);
-            sum[i][0] = _mm512_dpbusd_epi32(sum[i][0], codes[v][0], x);
-            sum[i][1] = _mm512_dpbusd_epi32(sum[i][1], codes[v][1], x);
+    const __m512i low2 = _mm512_set1_epi8(3);
+    (void)cols;
+    w += 8 * (ptrdiff_t)first;
+    for (int v = 0; v < count / 4; v += 4, to += 4 * step)
+        for (int h = 0; h < 2; h++, w += 64) {
+            const __m512i c = _mm512_loadu_si512(w);
+            to[h] = _mm512_and_si512(_mm512_srli_epi16(c, 6), low2);
+            to[h + step] = _mm512_and_si512(_mm512_srli_epi16(c, 4), low2);
+            to[h + 2 * step] = _mm512_and_si512(_mm512_srli_epi16(c, 2), low2);
+            to[h + 3 * step] = _mm512_and_si512(c, low2);
         }
-    for (int i = 0; i < tokens; i++)
-        for (int h = 0; h < 2; h++)
-            _mm512_storeu_si512(acc + i * rows + 16 * h, sum[i][h]);
 }
 
-/* The same for n tokens, from column `first` of the activations on.
- * ahead: `bytes` packed bytes to come, which are fetched meanwhile: memory has time then */
-BNC_INLINE void bnc_tokens_avx512vnni(int32_t *acc, int rows, const __m512i (*codes)[2],
-                                      const struct bnc_acts *x, int first, int count, int n,
-                                      const uint8_t *ahead, ptrdiff_t bytes)
-{
-    enum { TOKENS = BNC_I2_M32K64_TOKENS };
-    const int steps = n / TOKENS, lines = steps ? (int)(bytes / 64 + steps - 1) / steps : 0;
-    const int8_t *q = x->q + first;
-    int i = 0;
-    for (; i + TOKENS <= n; i += TOKENS, ahead += 64 * lines) {
-        bnc_prefetch_lines(ahead, lines);
-        bnc_tile_i2_m32k64_avx512vnni(acc + i * rows, rows, codes, q + i * (ptrdiff_t)x->stride,
-                                      x->stride, TOKENS, count);
-    }
-    for (; i < n; i++)
-        bnc_tile_i2_m32k64_avx512vnni(acc + i * rows, rows, codes, q + i * (ptrdiff_t)x->stride,
-                                      x->stride, 1, count);
-}
-
-/* Several tokens: 32 rows of 512 columns are unpacked to bytes once (16 KB, stays in L1), while the
- * packed bytes behind these rows are fetched. */
 BNC_KERNEL void bnc_matmul_i2_m32k64_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
                                                 const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = 512 };
-    if (n == 1) {
+    if (n == 1)
         bnc_matvec_i2_m32k64_avx512vnni(acc, w, x->q, x->sum[0], rows, cols);
-        return;
-    }
-    for (int i = 0; i < n; i++)
-        for (int m = 0; m < rows; m++)
-            acc[i * rows + m] = -x->sum[i];
-    const __m512i low2 = _mm512_set1_epi8(3);
-    const uint8_t *next = w + (ptrdiff_t)rows * cols / 4; /* what the next call reads, in general */
-    for (int m = 0; m < rows; m += BNC_I2_M32K64_ROWS)
-        for (int first = 0; first < cols; first += CHUNK) {
-            __m512i codes[CHUNK / 4][2]; /* [four columns][sixteen rows] */
-            const int count = (cols - first < CHUNK ? cols - first : CHUNK) / 4;
-            for (int v = 0; v < count; v += 4)
-                for (int h = 0; h < 2; h++, w += 64) {
-                    const __m512i c = _mm512_loadu_si512(w);
-                    codes[v][h] = _mm512_and_si512(_mm512_srli_epi16(c, 6), low2);
-                    codes[v + 1][h] = _mm512_and_si512(_mm512_srli_epi16(c, 4), low2);
-                    codes[v + 2][h] = _mm512_and_si512(_mm512_srli_epi16(c, 2), low2);
-                    codes[v + 3][h] = _mm512_and_si512(c, low2);
-                }
-            bnc_tokens_avx512vnni(acc + m, rows, codes, x, first, count, n, next + 8 * first,
-                                  32 * count);
-        }
+    else
+        bnc_many_avx512vnni(bnc_unpack_i2_m32k64, 512, 4, acc, w, x, rows, cols, n);
 }
 
 #endif

@@ -2,9 +2,12 @@
 /* Threads, a lock and a condition as the pool needs them: POSIX threads, or Windows' own, which
  * need no library beside the kernel and no heap. Functions return 0, or another number when they
  * fail. bnc_thread_start() takes the bytes of stack, of which the system uses some itself.
+ * bnc_thread_clock() only goes forward, in units of its own.
  */
 #ifndef BNC_THREAD_OS_H
 #define BNC_THREAD_OS_H
+
+#include <stdint.h>
 
 #if defined(_WIN32)
 
@@ -34,6 +37,13 @@ static inline void bnc_thread_join(bnc_thread thread)
 static inline void bnc_thread_yield(void)
 {
     SwitchToThread();
+}
+
+static inline uint64_t bnc_thread_clock(void)
+{
+    LARGE_INTEGER now;
+    QueryPerformanceCounter(&now);
+    return (uint64_t)now.QuadPart;
 }
 
 static inline int bnc_mutex_init(bnc_mutex *mutex)
@@ -82,6 +92,7 @@ static inline void bnc_cond_broadcast(bnc_cond *cond)
 
 #include <pthread.h>
 #include <sched.h>
+#include <time.h>
 
 typedef pthread_t bnc_thread;
 typedef pthread_mutex_t bnc_mutex;
@@ -112,6 +123,13 @@ static inline void bnc_thread_join(bnc_thread thread)
 static inline void bnc_thread_yield(void)
 {
     sched_yield();
+}
+
+static inline uint64_t bnc_thread_clock(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
 static inline int bnc_mutex_init(bnc_mutex *mutex)

@@ -6,14 +6,13 @@
 /* How long to spin before giving the core away: a barrier between two layers of a small model is
  * shorter than MOST_PAUSES, a scheduler's time slice much longer. Where a worker waited longer than
  * it had patience, there may be more workers than cores, of which one that is waited for has none:
- * patience halves then, and grows slowly while it lasts. A job is calm while its caller's, who has
- * no less to do than others and so waits for them least, is not down to CALM_PAUSES. */
-enum {
-    LEAST_PAUSES = 128,
-    CALM_PAUSES = 1 << 10,
-    MOST_PAUSES = 1 << 12,
-    SPINS_BEFORE_SLEEP = 1 << 14
-};
+ * patience halves then, and grows slowly while it lasts. */
+enum { LEAST_PAUSES = 128, MOST_PAUSES = 1 << 12, SPINS_BEFORE_SLEEP = 1 << 14 };
+
+/* A job is calm where its caller, who has no less to do than others and so waits for them least,
+ * waited less than 1 / CALM_SHARE of the jobs before, of which each counts half of the next. Pauses
+ * would not tell: after a few waits in vain they are so few that every barrier takes more. */
+enum { CALM_SHARE = 8 };
 
 static void pause_briefly(unsigned spins, unsigned patience)
 {
@@ -41,9 +40,15 @@ BNC_STEP_API void bnc_sync(struct bnc_worker *worker)
         return;
     }
     const unsigned patience = pool->own[worker->index].patience;
+    uint64_t since = 0; /* when the wait was no longer a short one: the clock is not free, either */
     unsigned spins = 0;
-    for (; atomic_load_explicit(&pool->phase, memory_order_acquire) == phase; spins++)
+    for (; atomic_load_explicit(&pool->phase, memory_order_acquire) == phase; spins++) {
+        if (spins == LEAST_PAUSES && worker->index == 0)
+            since = bnc_thread_clock();
         pause_briefly(spins, patience);
+    }
+    if (since)
+        pool->own[0].waited += bnc_thread_clock() - since;
     if (spins > patience)
         pool->own[worker->index].patience =
             patience / 2 > LEAST_PAUSES ? patience / 2 : LEAST_PAUSES;
@@ -121,7 +126,7 @@ BNC_API int bnc_pool_start(struct bnc_pool *pool, int count)
     atomic_init(&pool->arrived, 0);
     atomic_init(&pool->phase, 0);
     for (int i = 0; i < count; i++)
-        pool->own[i].patience = MOST_PAUSES;
+        pool->own[i] = (struct bnc_own){ MOST_PAUSES, 0, 0 };
     if (count == 1)
         return 0;
     if (bnc_mutex_init(&pool->mutex) != 0)
@@ -153,11 +158,19 @@ BNC_API void bnc_run(struct bnc_pool *pool, bnc_job *job, void *arg)
     pool->job = job;
     pool->arg = arg;
 #if BNC_THREADS
+    struct bnc_own *own = &pool->own[0];
+    const uint64_t start = pool->count > 1 ? bnc_thread_clock() : 0;
     if (pool->count > 1) {
-        pool->calm = pool->own[0].patience > CALM_PAUSES;
+        pool->calm = CALM_SHARE * own->waited <= own->took;
+        own->waited /= 2;
+        own->took /= 2;
         publish(pool);
     }
 #endif
     job(arg, &pool->worker[0]);
     bnc_sync(&pool->worker[0]);
+#if BNC_THREADS
+    if (pool->count > 1)
+        own->took += bnc_thread_clock() - start;
+#endif
 }

@@ -30,6 +30,7 @@
 
 #if BNC_THREADS
 #include <stdatomic.h>
+#include <stdint.h>
 
 #include "bnc_thread_os.h"
 #endif
@@ -57,6 +58,7 @@ typedef void bnc_job(void *arg, struct bnc_worker *worker);
 /* What a worker alone reads and writes, in a cache line of its own. */
 struct bnc_own {
     _Alignas(BNC_CACHE_LINE) unsigned patience; /* pauses before it gives its core away */
+    uint64_t waited, took; /* the caller's: at barriers, and for whole jobs (bnc_calm()) */
 };
 #endif
 
@@ -94,8 +96,8 @@ BNC_API void bnc_run(struct bnc_pool *pool, bnc_job *job, void *arg);
 /* Barrier: no worker goes on before all have arrived; writes before it are visible after it. */
 BNC_STEP_API void bnc_sync(struct bnc_worker *worker);
 
-/* Whether barriers were short of late, so that one more pays where it lets work be shared out more
- * evenly: not where workers have to wait for cores. The same for all workers of a job. */
+/* Whether little was waited of late, so that one more barrier pays where it lets work be shared out
+ * more evenly: not where workers have to wait for cores. The same for all workers of a job. */
 static inline int bnc_calm(const struct bnc_worker *worker)
 {
 #if BNC_THREADS

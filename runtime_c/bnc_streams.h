@@ -16,7 +16,7 @@
 enum {
     BNC_STREAMS = 4,
     BNC_AHEAD = 4096, /* bytes fetched ahead, of all streams together */
-    BNC_TURN = 128    /* columns that a stream reads before the next has its turn */
+    BNC_TURN = 512    /* bytes that a stream reads before the next has its turn */
 };
 
 /* A hint: any address may be given. Fetched to the second-level cache, which was measured to be
@@ -46,19 +46,20 @@ BNC_INLINE ptrdiff_t bnc_ahead(ptrdiff_t at, ptrdiff_t bytes, int streams)
  * `ahead` bytes behind w is fetched. */
 typedef void bnc_group(int32_t *sum, const uint8_t *w, const int8_t *q, int count, ptrdiff_t ahead);
 
-/* acc = -sum_q + codes * q of one token. BNC_STREAMS groups of 32 rows take turns, BNC_TURN columns
+/* acc = -sum_q + codes * q of one token. BNC_STREAMS groups of 32 rows take turns, BNC_TURN bytes
  * each; groups that are left have none to take turns with. per: columns of a row in a byte */
 BNC_INLINE void bnc_take_turns(bnc_group *group, int32_t *restrict acc, const uint8_t *restrict w,
                                const int8_t *restrict q, int32_t sum_q, int rows, int cols, int per)
 {
     enum { ROWS = 32 };
     const ptrdiff_t bytes = ROWS / per * (ptrdiff_t)cols; /* of a stream */
+    const int turn = BNC_TURN * per / ROWS;               /* columns */
     for (int m = 0; m < rows; m++)
         acc[m] = -sum_q;
     for (int m = 0; m < rows;) {
         const int streams = rows - m < BNC_STREAMS * ROWS ? 1 : BNC_STREAMS;
-        for (int k = 0; k < cols; k += BNC_TURN) {
-            const int count = cols - k < BNC_TURN ? cols - k : BNC_TURN;
+        for (int k = 0; k < cols; k += turn) {
+            const int count = cols - k < turn ? cols - k : turn;
             const ptrdiff_t at = ROWS / per * (ptrdiff_t)k, ahead = bnc_ahead(at, bytes, streams);
             for (int s = 0; s < streams; s++)
                 group(acc + m + ROWS * s, w + s * bytes + at, q + k, count, ahead);

@@ -21,9 +21,9 @@
 
 _Static_assert(BNC_B1_M32K64_ROWS == 32 && BNC_B1_M32K64_COLS == 64, "unrolled by hand");
 
-_Static_assert(BNC_TURN <= 128, "int16 sums");
+_Static_assert(BNC_TURN / 4 <= 128, "int16 sums");
 
-/* sum[32 rows] += 2 * bit * q of one token and `count` <= BNC_TURN columns. */
+/* sum[32 rows] += 2 * bit * q of one token and `count` <= BNC_TURN / 4 columns. */
 BNC_KERNEL void bnc_group_b1_m32k64_avx2(int32_t *sum, const uint8_t *w, const int8_t *q, int count,
                                          ptrdiff_t ahead)
 {

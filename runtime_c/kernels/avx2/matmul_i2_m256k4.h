@@ -17,10 +17,49 @@
 #include "../../bnc_columns.h"
 #include "../../bnc_layouts.h"
 #include "../../bnc_linear.h"
+#include "../../bnc_streams.h"
 #include "matmul_i2_m32k64.h"
 
 _Static_assert(BNC_I2_M256K4_ROWS == 256 && BNC_I2_M256K4_COLS == 4, "unrolled by hand");
 _Static_assert(BNC_COLUMNS / 2 * 508 <= 32767, "int16 lanes");
+
+/* Columns whose activation is not zero, in order, and their activations. Behind the last of them
+ * stands a column with an activation of zero, so that two at a time are read. */
+struct bnc_columns_avx2 {
+    int32_t column[BNC_COLUMNS + 4];
+    int8_t q[BNC_COLUMNS + 4];
+    int count; /* at most BNC_COLUMNS */
+    int end;   /* where the next list begins */
+};
+
+/* Lists columns of q[cols] from `first` on, until the list may be full or all are listed. Of four
+ * columns those that count are moved to the front, and what is left is overwritten. */
+BNC_INLINE void bnc_list_columns_avx2(struct bnc_columns_avx2 *list, const int8_t *q, int first,
+                                      int cols)
+{
+    static const int8_t front[16][4] = {
+        { 0 }, { 0 },    { 1 },    { 0, 1 },    { 2 },    { 0, 2 },    { 1, 2 },    { 0, 1, 2 },
+        { 3 }, { 0, 3 }, { 1, 3 }, { 0, 1, 3 }, { 2, 3 }, { 0, 2, 3 }, { 1, 2, 3 }, { 0, 1, 2, 3 },
+    };
+    int count = 0, k = first;
+    for (; k < cols && count <= BNC_COLUMNS - 4; k += 4) {
+        int32_t four, which;
+        memcpy(&four, q + k, sizeof four);
+        const __m128i x = _mm_cvtsi32_si128(four);
+        const int some = ~_mm_movemask_epi8(_mm_cmpeq_epi8(x, _mm_setzero_si128())) & 15;
+        memcpy(&which, front[some], sizeof which);
+        const __m128i lanes = _mm_cvtsi32_si128(which);
+        _mm_storeu_si128((__m128i *)(void *)(list->column + count),
+                         _mm_add_epi32(_mm_cvtepi8_epi32(lanes), _mm_set1_epi32(k)));
+        four = _mm_cvtsi128_si32(_mm_shuffle_epi8(x, lanes));
+        memcpy(list->q + count, &four, sizeof four);
+        count += __builtin_popcount((unsigned)some);
+    }
+    list->column[count] = first;
+    list->q[count] = 0;
+    list->count = count;
+    list->end = k;
+}
 
 /* acc += int16 sums of the lower (`high` = 0) or upper eight bytes of the line's 16 bytes `lane`:
  * four rows of each of two groups of 16. */
@@ -35,13 +74,13 @@ BNC_INLINE void bnc_add_rows_i2_m256k4_avx2(int32_t *acc, __m128i sums, int plan
     }
 }
 
-/* acc[256] += codes * q over the listed columns of w[column][64], and those of `next` fetched. The
- * list is even: its last column may be column[count] with an activation of zero. */
-BNC_INLINE void bnc_columns_i2_m256k4_avx2(int32_t *restrict acc, const uint8_t *restrict w,
-                                           const int8_t *restrict q, const struct bnc_columns *list,
-                                           const struct bnc_columns *next)
+/* acc[256] += codes * q over the listed columns of w[column][64], while those of `next` are fetched
+ * from next_w: of two columns one in each pass, so that memory is never left alone. */
+BNC_INLINE void bnc_columns_i2_m256k4_avx2(int32_t *restrict acc, const uint8_t *w,
+                                           const struct bnc_columns_avx2 *list,
+                                           const uint8_t *next_w,
+                                           const struct bnc_columns_avx2 *next)
 {
-    enum { AHEAD = 16 }; /* columns */
     const __m256i low2 = _mm256_set1_epi8(3);
     for (int half = 0; half < 2; half++) {
         const uint8_t *at = w + 32 * half;
@@ -49,22 +88,14 @@ BNC_INLINE void bnc_columns_i2_m256k4_avx2(int32_t *restrict acc, const uint8_t 
         for (int p = 0; p < 4; p++)
             sum[p][0] = sum[p][1] = _mm256_setzero_si256();
         for (int i = 0; i < list->count; i += 2) {
-            const int k0 = list->column[i], k1 = list->column[i + 1];
-            const int one = i + 1 < list->count ? q[k1] : 0;
-            const __m256i x = _mm256_set1_epi16((short)((q[k0] & 0xff) | (one & 0xff) << 8));
-            const __m256i a = bnc_load_i2_m32k64_avx2(at + 64 * (ptrdiff_t)k0);
-            const __m256i b = bnc_load_i2_m32k64_avx2(at + 64 * (ptrdiff_t)k1);
+            int16_t two;
+            memcpy(&two, list->q + i, sizeof two);
+            const __m256i x = _mm256_set1_epi16(two);
+            const __m256i a = bnc_load_i2_m32k64_avx2(at + 64 * (ptrdiff_t)list->column[i]);
+            const __m256i b = bnc_load_i2_m32k64_avx2(at + 64 * (ptrdiff_t)list->column[i + 1]);
             const __m256i c[2] = { _mm256_unpacklo_epi8(a, b), _mm256_unpackhi_epi8(a, b) };
-            if (half == 0) { /* the second pass finds this list's lines in the cache */
-                if (i + AHEAD + 1 < list->count)
-                    for (int j = 0; j < 2; j++)
-                        _mm_prefetch((const char *)w + 64 * (ptrdiff_t)list->column[i + AHEAD + j],
-                                     _MM_HINT_T0);
-            } else if (i + 1 < next->count) {
-                for (int j = 0; j < 2; j++)
-                    _mm_prefetch((const char *)w + 64 * (ptrdiff_t)next->column[i + j],
-                                 _MM_HINT_T0);
-            }
+            if (i < next->count)
+                bnc_prefetch(next_w + 64 * (ptrdiff_t)next->column[i + half]);
             for (int h = 0; h < 2; h++) {
                 const __m256i c0 = _mm256_and_si256(_mm256_srli_epi16(c[h], 6), low2);
                 const __m256i c1 = _mm256_and_si256(_mm256_srli_epi16(c[h], 4), low2);
@@ -86,18 +117,21 @@ BNC_INLINE void bnc_columns_i2_m256k4_avx2(int32_t *restrict acc, const uint8_t 
     }
 }
 
-/* acc[256] = 256 rows and one token. */
+/* acc[256] = 256 rows and one token. With the last list, the first columns of the 256 rows behind
+ * these are fetched. */
 BNC_INLINE void bnc_matvec_i2_m256k4_avx2(int32_t *restrict acc, const uint8_t *restrict w,
                                           const int8_t *restrict q, int32_t sum_q, int cols)
 {
-    struct bnc_columns list[2];
+    struct bnc_columns_avx2 first, list[2];
     for (int m = 0; m < BNC_I2_M256K4_ROWS; m++)
         acc[m] = -sum_q;
-    bnc_list_columns(&list[0], q, 0, cols);
+    bnc_list_columns_avx2(&first, q, 0, cols);
+    list[0] = first;
     for (int turn = 0; list[turn].count; turn = !turn) {
-        bnc_list_columns(&list[!turn], q, list[turn].end, cols);
-        list[turn].column[list[turn].count] = list[turn].column[0]; /* an even number is read */
-        bnc_columns_i2_m256k4_avx2(acc, w, q, &list[turn], &list[!turn]);
+        bnc_list_columns_avx2(&list[!turn], q, list[turn].end, cols);
+        const int last = list[!turn].count == 0;
+        bnc_columns_i2_m256k4_avx2(acc, w, &list[turn], last ? w + 64 * (ptrdiff_t)cols : w,
+                                   last ? &first : &list[!turn]);
     }
 }
 

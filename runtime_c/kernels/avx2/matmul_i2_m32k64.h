@@ -37,9 +37,9 @@ BNC_INLINE __m256i bnc_four_avx2(const int8_t *q)
     return _mm256_set1_epi32(four);
 }
 
-_Static_assert(BNC_TURN <= 128, "int16 sums");
+_Static_assert(BNC_TURN / 8 <= 128, "int16 sums");
 
-/* sum[32 rows] += codes * q of one token and `count` <= BNC_TURN columns. */
+/* sum[32 rows] += codes * q of one token and `count` <= BNC_TURN / 8 columns. */
 BNC_KERNEL void bnc_group_i2_m32k64_avx2(int32_t *sum, const uint8_t *w, const int8_t *q, int count,
                                          ptrdiff_t ahead)
 {

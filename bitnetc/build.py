@@ -10,12 +10,12 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from bitnetc.checkpoint.tensor import release
-from bitnetc.elf import fill, room
+from bitnetc.elf import PIECE, fill, room
 from bitnetc.emit import Bundle, Progress, manifest
 from bitnetc.errors import BitnetcError
 from bitnetc.model import Model
@@ -123,7 +123,7 @@ def write(bundle: Bundle, plan: Plan, model: Model, folder: Path, progress: Prog
         with open(folder / path, "wb") as file:
             if whole:
                 file.write(bytes(HEADER_BYTES))  # filled below
-            for chunk in stream():
+            for chunk in pieces(stream(), file.tell()):
                 file.write(chunk)
                 digest.update(chunk)
                 done += len(chunk)
@@ -142,6 +142,24 @@ def write(bundle: Bundle, plan: Plan, model: Model, folder: Path, progress: Prog
             (folder / "src/identity.h").write_bytes(text)
             hashes["src/identity.h"] = hashlib.sha256(text).hexdigest()
     (folder / _MARK).write_bytes(manifest(plan, model, hashes))
+
+
+def pieces(chunks: Iterable[bytes], at: int) -> Iterator[bytes | bytearray]:
+    """The bytes of `chunks`, which lie from byte `at` of a file on, in pieces that end where large
+    pages of the file do: written so, its cache holds such pages (elf.py)."""
+    piece = bytearray()
+    for chunk in chunks:
+        view = memoryview(chunk)
+        while view:
+            part = view[: PIECE - at % PIECE]
+            piece += part
+            at += len(part)
+            view = view[len(part) :]
+            if at % PIECE == 0:
+                yield piece
+                piece = bytearray()
+    if piece:
+        yield piece
 
 
 def _hash(path: Path) -> str:

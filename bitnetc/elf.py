@@ -3,6 +3,11 @@
 An assembler holds the weights in memory, GNU ld too, and lld maps them twice. Here all three see a
 section without content (SHT_NOBITS) that the linker gives addresses and a segment of its own;
 `fill` appends the content to the file and says in both headers where it is. That takes a buffer.
+
+Linux maps a file in pages of 2 MiB by itself where its cache holds such pages and the address lies
+in one as the place in the file does. Its cache holds them where the file was written in pieces that
+are whole ones (ext4 since 6.16, XFS since 5.18), so that weights lie and are written like that:
+reading them then takes few translations of addresses, which otherwise depends on luck.
 """
 
 import os
@@ -14,7 +19,8 @@ from typing import BinaryIO
 
 _PROGBITS, _NOBITS = 1, 8  # types of sections
 _LOAD = 1  # type of segments
-_CHUNK = 1 << 22
+_HUGE_PAGE = 1 << 21
+PIECE = 2 * _HUGE_PAGE  # of a file, written at a time
 
 # An archive: its first bytes, then members, each behind a header of 60 bytes.
 _ARCHIVE, _MEMBER = b"!<arch>\n", 60
@@ -63,8 +69,10 @@ def fill(room: Room, content: Path, wrote: Wrote) -> None:
     """Puts the file `content` into the room. Raises OSError."""
     with open(room.path, "r+b") as file, open(content, "rb") as source:
         file.seek(room.content)
-        while chunk := source.read(_CHUNK):
+        at = room.content
+        while chunk := source.read(PIECE - at % PIECE):
             file.write(chunk)
+            at += len(chunk)
             wrote(len(chunk))
         for at, raw in room.patches:
             file.seek(at)
@@ -84,15 +92,17 @@ def _room(
     at = -(-(end - start) // align) * align
     segments = _segments(file, start)
     if segments:
-        # Pages are mapped as they lie in the file: offset and address agree within one.
+        # Pages are mapped as they lie in the file: offset and address agree within one, and if the
+        # address is chosen when the program starts, it is chosen for that.
         own = [s for s in segments if s[1][2] == found.address and s[1][4:6] == (0, size)]
         if len(own) != 1:
             return None
         header, (_, _, address, _, _, _, page) = own[0]
-        page = max(page, 1)
-        at = -(-(end - start) // page) * page + address % page
+        page = max(page, _HUGE_PAGE)
+        at = end - start + (address - (end - start)) % page
         patches.append((header + 8, struct.pack("<Q", at)))
         patches.append((header + 32, struct.pack("<Q", size)))
+        patches.append((header + 48, struct.pack("<Q", page)))
     patches.append((found.header + 4, struct.pack("<I", _PROGBITS)))
     patches.append((found.header + 24, struct.pack("<Q", at)))
     content = start + at

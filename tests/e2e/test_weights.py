@@ -398,19 +398,21 @@ def test_far_weights(
     assert address >= bss + bss_bytes and size > 10_000
     assert not flags & 1, "writable"
     assert bool(flags & LARGE) == (cpu is None)
-    assert content(program_of(folder, target, "far"), ".weights.far") == weights_of(folder)
+    program = program_of(folder, target, "far")
+    assert content(program, ".weights.far", huge=True) == weights_of(folder)
     for outcome in verify(model, plan, program_of(folder, target, "far"), cpu, long=8):
         assert outcome.equal, outcome.detail
 
 
-def content(path: Path, section: str) -> bytes:
-    """The bytes of a 64-bit ELF file's section."""
+def content(path: Path, section: str, huge: bool = False) -> bytes:
+    """The bytes of a 64-bit ELF file's section. huge: which lies in 2 MiB as it does in memory."""
     data, (flags, address, size) = path.read_bytes(), sections(path)[section]
     header = data.index(struct.pack("<QQ", flags, address), struct.unpack_from("<Q", data, 40)[0])
     (kind,), (offset,) = (
         struct.unpack_from(f, data, header + n) for f, n in (("<I", -4), ("<Q", 16))
     )
     assert kind == 1, "no content"
+    assert not huge or (offset - address) % 2**21 == 0
     return data[offset : offset + size]
 
 
@@ -431,7 +433,7 @@ def test_far_weights_of_this_compiler(
         assert outcome.equal, outcome.detail
     shared = folder / "python" / "libfar.so"
     assert content(program, ".weights.far") == content(shared, ".weights.far")
-    assert content(shared, ".weights.far") == weights_of(folder)
+    assert content(shared, ".weights.far", huge=True) == weights_of(folder)
     library, mine, stripped = folder / "lib" / "libfar.a", tmp_path / "mine", tmp_path / "stripped"
     flags = ["-O1", *(f"-I{folder / name}" for name in ("include", "runtime")), "-DBNC_THREADS=1"]
     script = f"-Wl,-T,{folder / 'lib' / 'far-weights.ld'}"
@@ -450,6 +452,13 @@ def test_far_weights_of_this_compiler(
         stdout=subprocess.PIPE,
     ) as process:
         assert process.wait() == 0
+
+
+def test_pieces_end_with_pages_of_the_file() -> None:
+    chunks = [bytes([i]) * size for i, size in enumerate((0, 1, 3 << 20, 11 << 20, 5))]
+    found = [bytes(p) for p in build.pieces(chunks, 128)]
+    assert b"".join(found) == b"".join(chunks)
+    assert [len(p) for p in found[:-1]] == [(4 << 20) - 128, 4 << 20, 4 << 20]
 
 
 def test_files_without_room(far: Callable[..., Built], tmp_path: Path) -> None:

@@ -3,12 +3,11 @@
  *
  *     sum over k of (2 * bit - 1) * q = 2 * sum of bit * q - sum of q
  *
- * For one token nothing is multiplied: CMTST makes a mask of a bit, which leaves the activations
- * where it is set, and SADALP adds them in pairs to int16 lanes. With several tokens a bit is
- * unpacked to a code 0 or 2, and a sign is that code less one, as a trit of i2_m4k64 is.
+ * Nothing is multiplied: CMTST makes a mask of a bit, which leaves the activations where it is set,
+ * and SADALP adds them in pairs to int16 lanes.
  * Bounds: a lane gains at most 254 from one SADALP and eight of them from one block, so 16 blocks
- * of columns fit in int16 (16 * 2032 = 32512) and are summed before widening; so do 128 codes of at
- * most 254 in a lane. int32 then lasts for 8.4 million columns. */
+ * of columns fit in int16 (16 * 2032 = 32512) and are summed before widening. int32 then lasts for
+ * 8.4 million columns. */
 #ifndef BNC_MATMUL_B1_M4K128_NEON_H
 #define BNC_MATMUL_B1_M4K128_NEON_H
 
@@ -16,7 +15,6 @@
 
 #include "../../bnc_layouts.h"
 #include "../../bnc_linear.h"
-#include "matmul_i2_m4k64.h"
 
 enum { BNC_B1_M4K128_NEON_BLOCKS = 16 }; /* column blocks summed in int16 */
 _Static_assert(BNC_B1_M4K128_NEON_BLOCKS * 8 * 254 <= 32767, "int16 lanes");
@@ -71,41 +69,13 @@ BNC_INLINE void bnc_matvec_b1_m4k128_neon(int32_t *restrict acc, const uint8_t *
     }
 }
 
-/* The codes 0 and 2 of a row's 128 columns, `step` registers between sixteen columns. */
-BNC_INLINE void bnc_unpack_b1_neon(int8x16_t *to, int step, const uint8_t *w)
-{
-    const uint8x16_t two = vdupq_n_u8(2), c = vld1q_u8(w);
-    to[0 * step] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(c, 6), two));
-    to[1 * step] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(c, 5), two));
-    to[2 * step] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(c, 4), two));
-    to[3 * step] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(c, 3), two));
-    to[4 * step] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(c, 2), two));
-    to[5 * step] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(c, 1), two));
-    to[6 * step] = vreinterpretq_s8_u8(vandq_u8(c, two));
-    to[7 * step] = vreinterpretq_s8_u8(vandq_u8(vshlq_n_u8(c, 1), two));
-}
-
-/* Several tokens: four rows of 2048 columns are unpacked to bytes once (8 KB, stays in L1). */
+/* Several tokens go one after the other: unpacked to bytes and multiplied, a bit takes more. */
 BNC_KERNEL void bnc_matmul_b1_m4k128_neon(int32_t *restrict acc, const uint8_t *restrict w,
                                           const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = BNC_B1_M4K128_NEON_BLOCKS * BNC_B1_M4K128_COLS };
-    if (n == 1) {
-        bnc_matvec_b1_m4k128_neon(acc, w, x->q, x->sum[0], rows, cols);
-        return;
-    }
-    for (int m = 0; m < rows; m += 4) {
-        for (int i = 0; i < n; i++)
-            vst1q_s32(acc + i * rows + m, vdupq_n_s32(-x->sum[i]));
-        for (int first = 0; first < cols; first += CHUNK) {
-            int8x16_t codes[CHUNK / 16][4];
-            const int count = (cols - first < CHUNK ? cols - first : CHUNK) / 16;
-            for (int v = 0; v < count; v += 8)
-                for (int r = 0; r < 4; r++, w += 16)
-                    bnc_unpack_b1_neon(&codes[v][r], 4, w);
-            bnc_tokens_neon(acc + m, rows, codes, x, first, count, n, 0);
-        }
-    }
+    for (int i = 0; i < n; i++)
+        bnc_matvec_b1_m4k128_neon(acc + i * rows, w, x->q + i * (ptrdiff_t)x->stride, x->sum[i],
+                                  rows, cols);
 }
 
 #endif

@@ -74,40 +74,48 @@ BNC_KERNEL void bnc_rows_i2_k256_neon(int32_t *restrict acc, const uint8_t *rest
     }
 }
 
-/* Several tokens: four rows of 2048 columns are unpacked to bytes once (8 KB, stays in L1). */
+/* Four rows, or as many as are left, and tokens i and i + 1. */
+BNC_FRAME void bnc_pair_i2_k256_neon(int32_t *acc, const struct bnc_rows *w,
+                                     const struct bnc_acts *x, int i, int m, int rows, int cols)
+{
+    const int8_t *const q[2] = { x->q + i * (ptrdiff_t)x->stride,
+                                 x->q + (i + 1) * (ptrdiff_t)x->stride };
+    int32x4_t sum[2] = { vdupq_n_s32(-x->sum[i]), vdupq_n_s32(-x->sum[i + 1]) };
+    for (int first = 0; first < cols; first += BNC_I2_K256_NEON_COLS) {
+        const int end = cols - first < BNC_I2_K256_NEON_COLS ? cols : first + BNC_I2_K256_NEON_COLS;
+        struct bnc_row_neon row[2][4];
+        for (int r = 0; r < 4; r++)
+            row[0][r] = row[1][r] = bnc_row_zero_neon();
+        for (int k = first; k < end; k += BNC_I2_K256_COLS)
+            for (int v = 0; v < 4; v++) {
+                uint8x16_t bytes[4];
+                for (int r = 0; r < 4; r++)
+                    bytes[r] = vld1q_u8(w->at[r] + k / 4 + 16 * v);
+                if (i == 0)
+                    __builtin_prefetch(w->next[v] + k / 4);
+                bnc_pair_step_neon(row, bytes, q, k + 16 * v, 4, 64, bnc_code_i2_neon);
+            }
+        for (int t = 0; t < 2; t++)
+            sum[t] = vaddq_s32(sum[t], bnc_sum_rows_neon(row[t]));
+    }
+    for (int t = 0; t < 2; t++)
+        bnc_store_rows_i2_k256_neon(acc + (i + t) * rows + m, sum[t], rows - m);
+}
+
 BNC_KERNEL void bnc_matmul_i2_k256_neon(int32_t *restrict acc, const uint8_t *restrict w,
                                         const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = BNC_I2_K256_NEON_COLS };
-    const ptrdiff_t bytes = cols / 4;
     for (int m = 0; m < rows; m += 4) {
-        const int left = rows - m < 4 ? rows - m : 4;
-        const struct bnc_rows r4 = bnc_rows_from(w, bytes, m, rows);
-        if (n == 1 || left < 4) {
-            for (int i = 0; i < n; i++) {
-                const int8_t *q = x->q + i * (ptrdiff_t)x->stride;
-                bnc_store_rows_i2_k256_neon(
-                    acc + i * rows + m,
-                    vsubq_s32(bnc_four_rows_i2_k256_neon(&r4, q, cols), vdupq_n_s32(x->sum[i])),
-                    left);
-            }
-            continue;
-        }
-        for (int i = 0; i < n; i++)
-            vst1q_s32(acc + i * rows + m, vdupq_n_s32(-x->sum[i]));
-        for (int first = 0; first < cols; first += CHUNK) {
-            int8x16_t codes[CHUNK / 16][4];
-            const int count = cols - first < CHUNK ? cols - first : CHUNK;
-            for (int k = 0; k < count; k += BNC_I2_K256_COLS)
-                for (int v = 0; v < 4; v++)
-                    for (int r = 0; r < 4; r++) {
-                        int8x16_t code[4];
-                        bnc_unpack_i2_neon(code, r4.at[r] + (first + k) / 4 + 16 * v);
-                        for (int p = 0; p < 4; p++)
-                            codes[k / 16 + 4 * p + v][r] = code[p];
-                    }
-            bnc_tokens_neon(acc + m, rows, codes, x, first, count / 16, n, 0);
-        }
+        const struct bnc_rows r4 = bnc_rows_from(w, cols / 4, m, rows);
+        int i = 0;
+        for (; i + 2 <= n; i += 2)
+            bnc_pair_i2_k256_neon(acc, &r4, x, i, m, rows, cols);
+        if (i < n)
+            bnc_store_rows_i2_k256_neon(
+                acc + i * rows + m,
+                vsubq_s32(bnc_four_rows_i2_k256_neon(&r4, x->q + i * (ptrdiff_t)x->stride, cols),
+                          vdupq_n_s32(x->sum[i])),
+                rows - m);
     }
 }
 

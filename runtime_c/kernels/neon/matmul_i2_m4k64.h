@@ -14,6 +14,7 @@
 
 #include "../../bnc_layouts.h"
 #include "../../bnc_linear.h"
+#include "pairs.h"
 
 enum { BNC_I2_M4K64_NEON_BLOCKS = 32 }; /* column blocks summed in int16 */
 _Static_assert(BNC_I2_M4K64_NEON_BLOCKS * 4 * 254 <= 32767, "int16 lanes");
@@ -28,33 +29,6 @@ BNC_INLINE void bnc_unpack_i2_neon(int8x16_t code[4], const uint8_t *w)
     code[1] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(c, 4), low2));
     code[2] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(c, 2), low2));
     code[3] = vreinterpretq_s8_u8(vandq_u8(c, low2));
-}
-
-/* int16 lanes of one row: the products of the lower and of the upper halves of its registers. */
-struct bnc_row_neon {
-    int16x8_t low, high;
-};
-
-BNC_INLINE struct bnc_row_neon bnc_row_zero_neon(void)
-{
-    return (struct bnc_row_neon){ vdupq_n_s16(0), vdupq_n_s16(0) };
-}
-
-BNC_INLINE struct bnc_row_neon bnc_row_add_neon(struct bnc_row_neon row, int8x16_t code,
-                                                int8x16_t x)
-{
-    row.low = vmlal_s8(row.low, vget_low_s8(code), vget_low_s8(x));
-    row.high = vmlal_high_s8(row.high, code, x);
-    return row;
-}
-
-/* The sums of four rows, in order. */
-BNC_INLINE int32x4_t bnc_sum_rows_neon(const struct bnc_row_neon row[4])
-{
-    int32x4_t sum[4];
-    for (int r = 0; r < 4; r++)
-        sum[r] = vpadalq_s16(vpaddlq_s16(row[r].low), row[r].high);
-    return vpaddq_s32(vpaddq_s32(sum[0], sum[1]), vpaddq_s32(sum[2], sum[3]));
 }
 
 BNC_INLINE void bnc_matvec_i2_m4k64_neon(int32_t *restrict acc, const uint8_t *restrict w,
@@ -89,54 +63,20 @@ BNC_INLINE void bnc_matvec_i2_m4k64_neon(int32_t *restrict acc, const uint8_t *r
     }
 }
 
-/* acc of four rows and n tokens += codes * q over `count` registers of sixteen columns, from column
- * `first` on; -= where `minus`, which is constant once inlined. codes: [register][row], as many as
- * int16 sums hold */
-BNC_INLINE void bnc_tokens_neon(int32_t *acc, int rows, const int8x16_t (*codes)[4],
-                                const struct bnc_acts *x, int first, int count, int n, int minus)
+BNC_KERNEL int8x16_t bnc_code_i2_neon(uint8x16_t bytes, int v)
 {
-    for (int i = 0; i < n; i++) {
-        const int8_t *q = x->q + i * (ptrdiff_t)x->stride + first;
-        struct bnc_row_neon row[4];
-        for (int r = 0; r < 4; r++)
-            row[r] = bnc_row_zero_neon();
-        for (int v = 0; v < count; v++) {
-            const int8x16_t xv = vld1q_s8(q + 16 * v);
-            for (int r = 0; r < 4; r++)
-                row[r] = bnc_row_add_neon(row[r], codes[v][r], xv);
-        }
-        int32_t *to = acc + i * rows;
-        const int32x4_t before = vld1q_s32(to), sum = bnc_sum_rows_neon(row);
-        vst1q_s32(to, minus ? vsubq_s32(before, sum) : vaddq_s32(before, sum));
-    }
+    const uint8x16_t code = bytes >> (uint8_t)(6 - 2 * v);
+    return vreinterpretq_s8_u8(v ? vandq_u8(code, vdupq_n_u8(3)) : code);
 }
 
-/* Several tokens: four rows of 2048 columns are unpacked to bytes once (8 KB, stays in L1). */
 BNC_KERNEL void bnc_matmul_i2_m4k64_neon(int32_t *restrict acc, const uint8_t *restrict w,
                                          const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = BNC_I2_M4K64_NEON_BLOCKS * BNC_I2_M4K64_COLS };
-    if (n == 1) {
-        bnc_matvec_i2_m4k64_neon(acc, w, x->q, x->sum[0], rows, cols);
-        return;
-    }
-    for (int m = 0; m < rows; m += 4) {
-        for (int i = 0; i < n; i++)
-            vst1q_s32(acc + i * rows + m, vdupq_n_s32(-x->sum[i]));
-        for (int first = 0; first < cols; first += CHUNK) {
-            int8x16_t codes[CHUNK / 16][4];
-            const int count = (cols - first < CHUNK ? cols - first : CHUNK) / 16;
-            for (int v = 0; v < count; v += 4)
-                for (int r = 0; r < 4; r++) {
-                    int8x16_t code[4];
-                    bnc_unpack_i2_neon(code, w);
-                    for (int u = 0; u < 4; u++)
-                        codes[v + u][r] = code[u];
-                    w += 16;
-                }
-            bnc_tokens_neon(acc + m, rows, codes, x, first, count, n, 0);
-        }
-    }
+    enum { BLOCK = BNC_I2_M4K64_COLS, MOST = BNC_I2_M4K64_NEON_BLOCKS * BLOCK };
+    const int i = bnc_pairs_neon(acc, w, x, rows, cols, n, BLOCK, MOST, bnc_code_i2_neon);
+    if (i < n)
+        bnc_matvec_i2_m4k64_neon(acc + i * rows, w, x->q + i * (ptrdiff_t)x->stride, x->sum[i],
+                                 rows, cols);
 }
 
 #endif

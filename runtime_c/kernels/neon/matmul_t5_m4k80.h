@@ -103,13 +103,55 @@ BNC_INLINE void bnc_matvec_t5_m4k80_neon(int32_t *restrict acc, const uint8_t *r
     }
 }
 
-/* Several tokens: four rows of 2000 columns are unpacked to bytes once (8 KB, stays in L1). */
+/* acc of four rows and n tokens -= codes * q over `count` registers of sixteen columns, from column
+ * `first` on. codes: [register][row], as many as
+ * int16 sums hold */
+BNC_INLINE void bnc_tokens_t5_m4k80_neon(int32_t *acc, int rows, const int8x16_t (*codes)[4],
+                                         const struct bnc_acts *x, int first, int count, int n)
+{
+    for (int i = 0; i < n; i++) {
+        const int8_t *q = x->q + i * (ptrdiff_t)x->stride + first;
+        struct bnc_row_neon row[4];
+        for (int r = 0; r < 4; r++)
+            row[r] = bnc_row_zero_neon();
+        for (int v = 0; v < count; v++) {
+            const int8x16_t xv = vld1q_s8(q + 16 * v);
+            for (int r = 0; r < 4; r++)
+                row[r] = bnc_row_add_neon(row[r], codes[v][r], xv);
+        }
+        int32_t *to = acc + i * rows;
+        const int32x4_t before = vld1q_s32(to), sum = bnc_sum_rows_neon(row);
+        vst1q_s32(to, vsubq_s32(before, sum));
+    }
+}
+
+BNC_KERNEL int8x16_t bnc_code_t5_neon(uint8x16_t bytes, int v)
+{
+    const struct bnc_tables_t5_neon tables = bnc_tables_t5_neon();
+    const uint8x16_t low2 = vdupq_n_u8(3);
+    if (v < 3) {
+        const uint8x16_t high = vqtbl2q_u8(tables.high, bnc_high_t5_neon(bytes));
+        return vreinterpretq_s8_u8(v == 0   ? vshrq_n_u8(high, 6)
+                                   : v == 1 ? vandq_u8(vshrq_n_u8(high, 2), low2)
+                                            : vandq_u8(high, low2));
+    }
+    const uint8x16_t low = vqtbl1q_u8(tables.low, bnc_low_t5_neon(bytes));
+    return vreinterpretq_s8_u8(v == 3 ? vshrq_n_u8(low, 4) : vandq_u8(low, low2));
+}
+
+/* Up to four tokens go in pairs, whose sums are the negative ones until the end. For more, four
+ * rows of 2000 columns are unpacked to bytes once (8 KB, stays in L1). */
 BNC_KERNEL void bnc_matmul_t5_m4k80_neon(int32_t *restrict acc, const uint8_t *restrict w,
                                          const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = BNC_T5_M4K80_NEON_BLOCKS * BNC_T5_M4K80_COLS };
-    if (n == 1) {
-        bnc_matvec_t5_m4k80_neon(acc, w, x->q, x->sum[0], rows, cols);
+    enum { BLOCK = BNC_T5_M4K80_COLS, CHUNK = BNC_T5_M4K80_NEON_BLOCKS * BLOCK, FEW = 4 };
+    if (n <= FEW) {
+        const int i = bnc_pairs_neon(acc, w, x, rows, cols, n, BLOCK, CHUNK, bnc_code_t5_neon);
+        for (int at = 0; at < i * rows; at += 4)
+            vst1q_s32(acc + at, vnegq_s32(vld1q_s32(acc + at)));
+        if (i < n)
+            bnc_matvec_t5_m4k80_neon(acc + i * rows, w, x->q + i * (ptrdiff_t)x->stride, x->sum[i],
+                                     rows, cols);
         return;
     }
     const struct bnc_tables_t5_neon tables = bnc_tables_t5_neon();
@@ -127,7 +169,7 @@ BNC_KERNEL void bnc_matmul_t5_m4k80_neon(int32_t *restrict acc, const uint8_t *r
                         codes[v + u][r] = c[u];
                     w += 16;
                 }
-            bnc_tokens_neon(acc + m, rows, codes, x, first, count, n, 1);
+            bnc_tokens_t5_m4k80_neon(acc + m, rows, codes, x, first, count, n);
         }
     }
 }

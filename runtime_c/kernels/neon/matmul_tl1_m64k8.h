@@ -84,10 +84,10 @@ BNC_INLINE uint8x16_t bnc_lower_tl1_neon(uint8x16_t index, uint8x16_t c)
     __asm__ volatile("" : "+w"((v)[0]), "+w"((v)[1]), "+w"((v)[2]), "+w"((v)[3]))
 
 BNC_INLINE void bnc_matvec_tl1_m64k8_neon(int32_t *restrict acc, const uint8_t *restrict w,
-                                          const struct bnc_acts *x, int cols)
+                                          const struct bnc_acts *x, int i, int cols)
 {
     const int blocks = cols / BNC_TL1_M64K8_COLS;
-    const int8_t *tables = bnc_lut_tables(x, 0);
+    const int8_t *tables = bnc_lut_tables(x, i);
     uint8x16_t index[8];
     for (int j = 0; j < 8; j++)
         index[j] = vreinterpretq_u8_u16(vdupq_n_u16(0x1000));
@@ -128,7 +128,7 @@ BNC_INLINE void bnc_matvec_tl1_m64k8_neon(int32_t *restrict acc, const uint8_t *
             }
         }
         bnc_flush_tl1_m64k8_neon(acc, row);
-        bnc_wide_tl1_m64k8_neon(acc, w, bnc_lut_wide(x, 0), first, last);
+        bnc_wide_tl1_m64k8_neon(acc, w, bnc_lut_wide(x, i), first, last);
     }
 }
 
@@ -159,17 +159,18 @@ BNC_INLINE void bnc_tile_tl1_m64k8_neon(int32_t *acc, int rows, const uint8x16_t
         bnc_flush_tl1_m64k8_neon(acc + i * rows, row[i]);
 }
 
-/* Several tokens: indices of 64 rows of 256 columns are made once (8 KB, stays in L1). */
+/* Four tokens or more: indices of 64 rows of 256 columns are made once (8 KB, stays in L1). */
 BNC_KERNEL void bnc_matmul_tl1_m64k8_neon(int32_t *restrict acc, const uint8_t *restrict w,
                                           const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = 32, TOKENS = BNC_TL1_M64K8_TOKENS };
+    enum { CHUNK = 32, TOKENS = BNC_TL1_M64K8_TOKENS, FEW = 3 };
     _Static_assert((int)CHUNK <= (int)BNC_TL1_M64K8_NEON_BLOCKS, "int16 lanes");
     const int blocks = cols / BNC_TL1_M64K8_COLS;
     const uint8x16_t second = vreinterpretq_u8_u16(vdupq_n_u16(0x1000));
     for (int m = 0; m < rows; m += 64, w += blocks * (ptrdiff_t)BNC_TL1_M64K8_NEON_BYTES) {
-        if (n == 1) {
-            bnc_matvec_tl1_m64k8_neon(acc + m, w, x, cols);
+        if (n <= FEW) {
+            for (int i = 0; i < n; i++)
+                bnc_matvec_tl1_m64k8_neon(acc + i * rows + m, w, x, i, cols);
             continue;
         }
         for (int i = 0; i < n; i++)

@@ -25,9 +25,9 @@ BNC_INLINE int32x4_t bnc_sum4_neon(int32x4_t a, int32x4_t b, int32x4_t c, int32x
 
 /* sum[token][row] += codes * q over `count` times sixteen columns, `apart` of them from one to the
  * next, the first at column k. */
-BNC_INLINE void bnc_step_neondot(int32x4_t sum[][4], const uint8x16_t bytes[4],
-                                 const int8_t *const *q, int tokens, int k, int count, int apart,
-                                 bnc_code_neondot *code)
+BNC_FRAME void bnc_step_neondot(int32x4_t sum[][4], const uint8x16_t bytes[4],
+                                const int8_t *const *q, int tokens, int k, int count, int apart,
+                                bnc_code_neondot *code)
 {
 #pragma GCC unroll 8
     for (int v = 0; v < count; v++) {
@@ -47,9 +47,9 @@ BNC_INLINE void bnc_step_neondot(int32x4_t sum[][4], const uint8x16_t bytes[4],
 
 /* acc[i * rows + m] = sum of codes * q - sum of q for `tokens` <= 4 tokens, constant once inlined,
  * from i on, and layouts of four rows, whose 64 bytes hold `block` columns. */
-BNC_INLINE void bnc_tokens_few_neondot(int32_t *restrict acc, const uint8_t *restrict w,
-                                       const struct bnc_acts *x, int i, int rows, int cols,
-                                       int tokens, int block, bnc_code_neondot *code)
+BNC_FRAME void bnc_tokens_few_neondot(int32_t *restrict acc, const uint8_t *restrict w,
+                                      const struct bnc_acts *x, int i, int rows, int cols,
+                                      int tokens, int block, bnc_code_neondot *code)
 {
     const int8_t *q[BNC_FEW_TOKENS];
     for (int t = 0; t < tokens; t++)

@@ -79,9 +79,9 @@ BNC_KERNEL void bnc_rows_i2_k256_neondot(int32_t *restrict acc, const uint8_t *r
 }
 
 /* Four rows and `tokens` tokens from i on, constant once inlined. */
-BNC_INLINE void bnc_tokens_i2_k256_neondot(int32_t *acc, const struct bnc_rows *w,
-                                           const struct bnc_acts *x, int i, int m, int rows,
-                                           int cols, int tokens)
+BNC_FRAME void bnc_tokens_i2_k256_neondot(int32_t *acc, const struct bnc_rows *w,
+                                          const struct bnc_acts *x, int i, int m, int rows,
+                                          int cols, int tokens)
 {
     const int8_t *q[BNC_FEW_TOKENS];
     int32x4_t sum[BNC_FEW_TOKENS][4];

@@ -91,20 +91,31 @@ BNC_KERNEL int8x16_t bnc_code_t5_neondot(uint8x16_t bytes, int v)
 enum { BNC_T5_M4K80_FEW_MOST = 7 }; /* tables leave fewer registers than i2_m4k64 has for sums */
 
 /* Of several tokens, acc is the negative sum until the end. */
-BNC_KERNEL void bnc_matmul_t5_m4k80_neondot(int32_t *restrict acc, const uint8_t *restrict w,
-                                            const struct bnc_acts *x, int rows, int cols, int n)
+BNC_INLINE void bnc_negate_t5_neondot(int32_t *acc, int count)
 {
-    enum { BLOCK = BNC_T5_M4K80_COLS };
-    int i = n;
-    if (n > BNC_T5_M4K80_FEW_MOST)
-        bnc_many_neondot(acc, w, x, rows, cols, n, BLOCK, bnc_code_t5_neondot);
-    else
-        i = bnc_few_neondot(acc, w, x, rows, cols, n, BLOCK, bnc_code_t5_neondot);
-    for (int at = 0; at < i * rows; at += 4)
+    for (int at = 0; at < count; at += 4)
         vst1q_s32(acc + at, vnegq_s32(vld1q_s32(acc + at)));
+}
+
+BNC_INLINE void bnc_few_t5_m4k80_neondot(int32_t *restrict acc, const uint8_t *restrict w,
+                                         const struct bnc_acts *x, int rows, int cols, int n)
+{
+    const int i = bnc_few_neondot(acc, w, x, rows, cols, n, BNC_T5_M4K80_COLS, bnc_code_t5_neondot);
+    bnc_negate_t5_neondot(acc, i * rows);
     if (i < n)
         bnc_matvec_t5_m4k80_neondot(acc + i * rows, w, x->q + i * (ptrdiff_t)x->stride, x->sum[i],
                                     rows, cols);
+}
+
+BNC_KERNEL void bnc_matmul_t5_m4k80_neondot(int32_t *restrict acc, const uint8_t *restrict w,
+                                            const struct bnc_acts *x, int rows, int cols, int n)
+{
+    if (n <= BNC_T5_M4K80_FEW_MOST) {
+        bnc_few_t5_m4k80_neondot(acc, w, x, rows, cols, n);
+        return;
+    }
+    bnc_many_neondot(acc, w, x, rows, cols, n, BNC_T5_M4K80_COLS, bnc_code_t5_neondot);
+    bnc_negate_t5_neondot(acc, n * rows);
 }
 
 #endif

@@ -4,9 +4,10 @@
  *     sum over k of (code - 1) * q = sum of code * q - sum of q,   code = trit + 1 in 0 .. 2
  *
  * SMMLA multiplies eight columns of two tokens with eight columns of two rows: 32 products, twice
- * as many as SDOT. One token would leave half of them unused and goes to the dot product.
- * Bounds: |2 * q| <= 254 a column, so int32 lasts for 8.4 million columns; of one token, as the dot
- * product's kernel. */
+ * as many as SDOT. One token would leave half of them unused, and up to seven cost more than by the
+ * dot product.
+ * Bounds: |2 * q| <= 254 a column, so int32 lasts for 8.4 million columns; of few tokens, as the
+ * dot product's kernel. */
 #ifndef BNC_MATMUL_I2_M4K64_NEONI8MM_H
 #define BNC_MATMUL_I2_M4K64_NEONI8MM_H
 
@@ -110,8 +111,8 @@ BNC_INLINE void bnc_tokens_i2_m4k64_neoni8mm(int32_t *restrict acc, const uint8_
 BNC_KERNEL void bnc_matmul_i2_m4k64_neoni8mm(int32_t *restrict acc, const uint8_t *restrict w,
                                              const struct bnc_acts *x, int rows, int cols, int n)
 {
-    if (n == 1) {
-        bnc_matvec_i2_m4k64_neondot(acc, w, x->q, x->sum[0], rows, cols);
+    if (n < 2 * BNC_I2_M4K64_I8MM_PAIRS) { /* turning codes does not pay */
+        bnc_few_i2_m4k64_neondot(acc, w, x, rows, cols, n);
         return;
     }
     for (int i = 0; i < n; i += 64)

@@ -3,7 +3,7 @@
  *
  *     sum over k of trit * q = sum of q - sum of c * q,   c = 1 - trit in 0 .. 2
  *
- * One token goes to the dot product; several are multiplied as those of i2_m4k64 are.
+ * Up to seven tokens go to the dot product; more are multiplied as those of i2_m4k64 are.
  * Bounds: |c * q| <= 254 a column: int32 lasts for 8.4 million columns. */
 #ifndef BNC_MATMUL_T5_M4K80_NEONI8MM_H
 #define BNC_MATMUL_T5_M4K80_NEONI8MM_H
@@ -64,8 +64,8 @@ BNC_INLINE void bnc_tokens_t5_m4k80_neoni8mm(int32_t *restrict acc, const uint8_
 BNC_KERNEL void bnc_matmul_t5_m4k80_neoni8mm(int32_t *restrict acc, const uint8_t *restrict w,
                                              const struct bnc_acts *x, int rows, int cols, int n)
 {
-    if (n == 1) {
-        bnc_matvec_t5_m4k80_neondot(acc, w, x->q, x->sum[0], rows, cols);
+    if (n < 2 * BNC_I2_M4K64_I8MM_PAIRS) {
+        bnc_few_t5_m4k80_neondot(acc, w, x, rows, cols, n);
         return;
     }
     for (int i = 0; i < n; i += 64)

@@ -15,6 +15,24 @@
 
 _Static_assert(BNC_I2_M256K4_ROWS == 256 && BNC_I2_M256K4_COLS == 4, "unrolled by hand");
 
+enum { BNC_SLICE_TOKENS = 128 }; /* whose sums, 16 KB, stay in the first cache beside the codes */
+
+/* Moves sums of a slice and n tokens, whose distances are `to_rows` and `from_rows`. */
+BNC_INLINE void bnc_move_slice(int32_t *to, int to_rows, const int32_t *from, int from_rows, int n)
+{
+    for (int i = 0; i < n; i++)
+        for (int m = 0; m < BNC_SLICE; m += 16)
+            _mm512_storeu_si512(to + i * to_rows + m, _mm512_loadu_si512(from + i * from_rows + m));
+}
+
+/* A token and those behind it, as many as are summed at a time. */
+BNC_INLINE struct bnc_acts bnc_acts_from(const struct bnc_acts *x, int i)
+{
+    struct bnc_acts rest = *x;
+    rest.q += i * (ptrdiff_t)x->stride;
+    return rest;
+}
+
 /* acc of several tokens, as of VNNI; 192 columns at a time, since a tile of activations goes
  * through the first cache, too. What is left of the columns behind whole tiles is VNNI's. */
 BNC_INLINE void bnc_slices_amx(bnc_unpack_slice *unpack, int slices, int32_t *restrict acc,
@@ -44,7 +62,7 @@ BNC_INLINE void bnc_slices_amx(bnc_unpack_slice *unpack, int slices, int32_t *re
                 bnc_tokens_amx(sums, SLICE, (const uint8_t *)codes, 16 * CHUNK, &q, first, count,
                                tokens, &shaped, next + 64 * (ptrdiff_t)first + s * part, part);
             }
-            bnc_move_slice(acc + i * rows + m, rows, sums, SLICE, SLICE, tokens);
+            bnc_move_slice(acc + i * rows + m, rows, sums, SLICE, tokens);
         }
     __asm__ volatile("tilerelease");
     if (whole < cols)

@@ -106,7 +106,7 @@ BNC_INLINE void bnc_matvec_i2_m256k4_avx512vnni(int32_t *restrict acc, const uin
 
 /* Several tokens: rows are unpacked in slices, since the codes of all rows of a block, and their
  * sums, are too many for the first cache. */
-enum { BNC_SLICE = 32, BNC_SLICE_TOKENS = 128 };
+enum { BNC_SLICE = 32 };
 
 /* The codes of rows 32 s .. 32 s + 31 of a block and `cols` columns, a multiple of four. Four
  * columns of the first sixteen rows are to[k * step], those of the others to[half + k * step]. */
@@ -137,52 +137,30 @@ BNC_KERNEL void bnc_unpack_i2_m256k4(__m512i *to, ptrdiff_t half, int step, cons
     }
 }
 
-/* Moves sums of `rows` rows and n tokens, whose distances are `to_rows` and `from_rows`. */
-BNC_INLINE void bnc_move_slice(int32_t *to, int to_rows, const int32_t *from, int from_rows,
-                               int rows, int n)
-{
-    for (int i = 0; i < n; i++)
-        for (int m = 0; m < rows; m += 16)
-            _mm512_storeu_si512(to + i * to_rows + m, _mm512_loadu_si512(from + i * from_rows + m));
-}
-
-/* A token and those behind it, as many as are summed at a time. */
-BNC_INLINE struct bnc_acts bnc_acts_from(const struct bnc_acts *x, int i)
-{
-    struct bnc_acts rest = *x;
-    rest.q += i * (ptrdiff_t)x->stride;
-    return rest;
-}
-
-/* acc += codes * q of columns `from` .. cols - 1 and several tokens. A block has `slices` times 32
- * rows, constant once inlined, and 64 bytes a column. */
+/* acc += codes * q of columns `from` .. cols - 1 and several tokens, two slices at a time. A block
+ * has `slices` times 32 rows, an even number that is constant once inlined, and 64 bytes a column.
+ */
 BNC_INLINE void bnc_add_slices_avx512vnni(bnc_unpack_slice *unpack, int slices,
                                           int32_t *restrict acc, const uint8_t *restrict w,
                                           const struct bnc_acts *x, int rows, int cols, int n,
                                           int from)
 {
-    enum { CHUNK = 256, SLICE = BNC_SLICE, ROWS = 2 * SLICE, MANY = BNC_SLICE_TOKENS };
+    enum { CHUNK = BNC_VNNI_COLUMNS, SLICE = BNC_SLICE };
     const ptrdiff_t bytes = 64 * (ptrdiff_t)cols;              /* of a block */
     const uint8_t *next = w + rows / (slices * SLICE) * bytes; /* what the next call reads */
-    for (int m = 0; m < rows; m += ROWS)
-        for (int i = 0; i < n; i += MANY) {
-            __m512i codes[CHUNK]; /* four registers for four columns */
-            _Alignas(64) int32_t sums[ROWS * MANY];
-            const struct bnc_acts q = bnc_acts_from(x, i);
-            const int tokens = n - i < MANY ? n - i : MANY;
-            const int s = m / SLICE % slices;
-            const uint8_t *block = w + m / (slices * SLICE) * bytes;
-            bnc_move_slice(sums, ROWS, acc + i * rows + m, rows, ROWS, tokens);
-            for (int first = from; first < cols; first += CHUNK) {
-                const int count = cols - first < CHUNK ? cols - first : CHUNK;
-                const int part = 64 * count / slices; /* of the bytes to come, for each slice */
-                for (int half = 0; half < 2; half++)
-                    unpack(codes + 2 * half, 1, 4, block + 64 * (ptrdiff_t)first, count, s + half);
-                bnc_tokens_avx512vnni(sums, ROWS, codes, &q, first, 4, count / 4, tokens,
-                                      next + 64 * (ptrdiff_t)first + s * part, 2 * part);
-            }
-            bnc_move_slice(acc + i * rows + m, rows, sums, ROWS, ROWS, tokens);
+    for (int m = 0; m < rows; m += 2 * SLICE) {
+        __m512i codes[CHUNK]; /* four registers for four columns */
+        const int s = m / SLICE % slices;
+        const uint8_t *block = w + m / (slices * SLICE) * bytes;
+        for (int first = from; first < cols; first += CHUNK) {
+            const int count = cols - first < CHUNK ? cols - first : CHUNK;
+            const int part = 64 * count / slices; /* of the bytes to come, for each slice */
+            for (int half = 0; half < 2; half++)
+                unpack(codes + 2 * half, 1, 4, block + 64 * (ptrdiff_t)first, count, s + half);
+            bnc_tokens_avx512vnni(acc + m, rows, codes, x, first, 4, count / 4, n,
+                                  next + 64 * (ptrdiff_t)first + s * part, 2 * part);
         }
+    }
 }
 
 BNC_KERNEL void bnc_matmul_i2_m256k4_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,

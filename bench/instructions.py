@@ -194,11 +194,15 @@ class Vectors:
             if funct3 == 2 and funct6 in (0x10, 0x14):  # vmv.x.s and its like
                 self.known.pop(rd, None)
                 return 1
+            if funct3 == 3 and funct6 == 0x27:  # vmv<n>r.v
+                return rs1 + 1
             wide = funct3 in (2, 6) and funct6 >= 0x30  # vw..: twice the width
             return self._filled(2 * width if wide else width)
         if opcode in (0x07, 0x27) and funct3 in (0, 5, 6, 7):
             if word >> 20 & 31 == 8 and word >> 26 & 3 == 0:  # whole registers
                 return (word >> 29) + 1
+            if word >> 20 & 31 == 11:  # a mask, a bit for each element
+                return 1
             return self._filled(8 << {0: 0, 5: 1, 6: 2, 7: 3}[funct3])
         if opcode == 0x13 and funct3 == 0 and (rs1 == 0 or rs1 in self.known):
             value = word >> 20

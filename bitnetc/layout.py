@@ -338,11 +338,14 @@ LAYOUTS: dict[str, Layout] = {
         Layout("tl1_m64k4", "mo mi:64, kb kn:2 -> mo kb mi | kn", PAIR),
         # Two pairs of a row side by side: a look-up in two tables, then a sum of neighbours.
         Layout("tl1_m64k8", "mo mi:64, kb kn:2 kp:2 -> mo kb mi kp | kn", PAIR),
-        # One bit: a matrix without zeros. A row in planes of 16 columns; four rows; and planes as
-        # those of i2_m32k64.
+        # One bit: a matrix without zeros. A row in planes of 16 columns; four rows; planes as those
+        # of i2_m32k64; a column of many rows as a mask of lanes that are rows; and halves of bytes
+        # as indices of tables, of many rows.
         Layout("b1_k128", "m, kb kq:8 kl:16 -> m kb kl | kq", SIGN),
         Layout("b1_m4k128", "mo mi:4, kb kq:8 kl:16 -> mo kb mi kl | kq", SIGN),
         Layout("b1_m32k64", "mo mh:2 mi:16, kb kc:2 kq:8 kl:4 -> mo kb kc mh mi kl | kq", SIGN),
+        Layout("b1_m128k16", "mo mi:16 mq:8, kb kl:16 -> mo kb kl mi | mq", SIGN),
+        Layout("b1_m128k8", "mo mi:128, kb kq:8 -> mo kb mi | kq", SIGN),
         # For activations of one bit and three levels: 64 bits of a row are a word, and words of
         # eight rows follow each other. Columns are placed as shifts of words of codes place them.
         Layout("b1_m8k64", "mo mi:8, kb kq:8 kx:8 -> mo kb mi kx | kq", SIGN),

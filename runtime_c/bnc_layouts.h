@@ -420,6 +420,53 @@ static inline int bnc_b1_m32k64_at(const uint8_t *w, int cols, int m, int k)
     return 2 * (w[byte] >> shift & 1) - 1;
 }
 
+/* b1_m128k16: blocks of 128 x 16 signs.
+ *
+ *     mo mi:16 mq:8, kb kl:16 -> mo kb kl mi | mq
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:    (0, 0)    (1, 0)    (2, 0)    (3, 0)    (4, 0)    (5, 0)    (6, 0)    (7, 0)
+ *     byte   1:    (8, 0)    (9, 0)   (10, 0)   (11, 0)   (12, 0)   (13, 0)   (14, 0)   (15, 0)
+ *     byte 255: (120, 15) (121, 15) (122, 15) (123, 15) (124, 15) (125, 15) (126, 15) (127, 15)
+ */
+enum { BNC_B1_M128K16_ROWS = 128, BNC_B1_M128K16_COLS = 16 };
+
+static inline int bnc_b1_m128k16_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 128;
+    const int mi = m / 8 % 16;
+    const int mq = m % 8;
+    const int kb = k / 16;
+    const int kl = k % 16;
+    const int byte = ((mo * (cols / 16) + kb) * 16 + kl) * 16 + mi;
+    const int shift = 7 - 1 * mq;
+    return 2 * (w[byte] >> shift & 1) - 1;
+}
+
+/* b1_m128k8: blocks of 128 x 8 signs.
+ *
+ *     mo mi:128, kb kq:8 -> mo kb mi | kq
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:    (0, 0)    (0, 1)    (0, 2)    (0, 3)    (0, 4)    (0, 5)    (0, 6)    (0, 7)
+ *     byte   1:    (1, 0)    (1, 1)    (1, 2)    (1, 3)    (1, 4)    (1, 5)    (1, 6)    (1, 7)
+ *     byte 127:  (127, 0)  (127, 1)  (127, 2)  (127, 3)  (127, 4)  (127, 5)  (127, 6)  (127, 7)
+ */
+enum { BNC_B1_M128K8_ROWS = 128, BNC_B1_M128K8_COLS = 8 };
+
+static inline int bnc_b1_m128k8_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 128;
+    const int mi = m % 128;
+    const int kb = k / 8;
+    const int kq = k % 8;
+    const int byte = (mo * (cols / 8) + kb) * 128 + mi;
+    const int shift = 7 - 1 * kq;
+    return 2 * (w[byte] >> shift & 1) - 1;
+}
+
 /* b1_m8k64: blocks of 8 x 64 signs.
  *
  *     mo mi:8, kb kq:8 kx:8 -> mo kb mi kx | kq

@@ -67,24 +67,12 @@ BNC_INLINE void bnc_half_i2_m32k64_sse41(int32_t *restrict acc, const uint8_t *r
     bnc_widen_i2_m32k64_sse41(acc, lanes);
 }
 
-/* Several tokens, 16 rows of `cols` columns: unpacked to bytes once (4 KB, stays in L1) and
- * multiplied with the tokens two at a time. Token i has its activations at q + i * stride and its
- * sums at acc + i * rows. */
-BNC_INLINE void bnc_halves_i2_m32k64_sse41(int32_t *restrict acc, int rows,
-                                           const uint8_t *restrict w, const int8_t *restrict q,
-                                           int stride, int cols, int n)
+/* Several tokens, 16 rows: codes as bytes, [count][four rows] of four columns each, multiplied with
+ * the tokens two at a time. Token i has its activations at q + i * stride and its sums at acc + i *
+ * rows. */
+BNC_INLINE void bnc_tokens_m32k64_sse41(int32_t *restrict acc, int rows, const __m128i (*codes)[4],
+                                        const int8_t *restrict q, int stride, int count, int n)
 {
-    const __m128i low2 = _mm_set1_epi8(3);
-    const int count = cols / 4;
-    __m128i codes[BNC_I2_M32K64_SSE41_CHUNK / 4][4]; /* [four columns][four rows] */
-    for (int v = 0; v < count; v += 4, w += 128)
-        for (int r = 0; r < 4; r++) {
-            const __m128i c = _mm_loadu_si128((const __m128i *)(const void *)(w + 16 * r));
-            codes[v][r] = _mm_and_si128(_mm_srli_epi16(c, 6), low2);
-            codes[v + 1][r] = _mm_and_si128(_mm_srli_epi16(c, 4), low2);
-            codes[v + 2][r] = _mm_and_si128(_mm_srli_epi16(c, 2), low2);
-            codes[v + 3][r] = _mm_and_si128(c, low2);
-        }
     for (int i = 0; i < n; i += 2) {
         const int j = i + 1 < n ? i + 1 : i; /* an odd last token is computed twice */
         const int8_t *qi = q + i * stride, *qj = q + j * stride;
@@ -102,6 +90,25 @@ BNC_INLINE void bnc_halves_i2_m32k64_sse41(int32_t *restrict acc, int rows,
         if (j != i)
             bnc_widen_i2_m32k64_sse41(acc + j * rows, b);
     }
+}
+
+/* Several tokens, 16 rows of `cols` columns: unpacked to bytes once (4 KB, stays in L1). */
+BNC_INLINE void bnc_halves_i2_m32k64_sse41(int32_t *restrict acc, int rows,
+                                           const uint8_t *restrict w, const int8_t *restrict q,
+                                           int stride, int cols, int n)
+{
+    const __m128i low2 = _mm_set1_epi8(3);
+    const int count = cols / 4;
+    __m128i codes[BNC_I2_M32K64_SSE41_CHUNK / 4][4]; /* [four columns][four rows] */
+    for (int v = 0; v < count; v += 4, w += 128)
+        for (int r = 0; r < 4; r++) {
+            const __m128i c = _mm_loadu_si128((const __m128i *)(const void *)(w + 16 * r));
+            codes[v][r] = _mm_and_si128(_mm_srli_epi16(c, 6), low2);
+            codes[v + 1][r] = _mm_and_si128(_mm_srli_epi16(c, 4), low2);
+            codes[v + 2][r] = _mm_and_si128(_mm_srli_epi16(c, 2), low2);
+            codes[v + 3][r] = _mm_and_si128(c, low2);
+        }
+    bnc_tokens_m32k64_sse41(acc, rows, codes, q, stride, count, n);
 }
 
 BNC_KERNEL void bnc_matmul_i2_m32k64_sse41(int32_t *restrict acc, const uint8_t *restrict w,

@@ -29,8 +29,8 @@ static inline int bnc_huge_never(void)
     return never;
 }
 
-/* Asks for pages of 2 MiB where memory of the program's own, which nobody has written yet, has room
- * for whole ones: without them reads of the cache wait for translations of addresses. */
+/* Asks for pages of 2 MiB where memory that nobody has touched yet has room for whole ones: without
+ * them reads wait for translations of addresses. */
 static inline void bnc_huge_memory(void *data, size_t bytes)
 {
     const uintptr_t from = ((uintptr_t)data + BNC_HUGE_PAGE - 1) / BNC_HUGE_PAGE * BNC_HUGE_PAGE;
@@ -70,18 +70,20 @@ static inline int bnc_huge_pages(const void *data, size_t bytes)
     return 0;
 }
 
-/* The same for every read-only mapping of a file, in the running program, that is at least `bytes`
- * large: one of them has the weights. Returns how many there were, or -1. */
-static inline int bnc_huge_program(size_t bytes)
+enum { BNC_HUGE_MAPPINGS = 4 };
+
+/* The read-only mappings of files in the running program that are at least `bytes` large: one of
+ * them has the weights. Returns how many there are, as far as is known and at most
+ * BNC_HUGE_MAPPINGS. */
+static inline int bnc_huge_mappings(size_t bytes, uintptr_t where[BNC_HUGE_MAPPINGS],
+                                    size_t size[BNC_HUGE_MAPPINGS])
 {
     FILE *maps = fopen("/proc/self/maps", "r");
     char line[512], access[5];
     int found = 0;
-    uintptr_t where[4];
-    size_t size[4];
     if (!maps)
         return 0;
-    while (found < 4 && fgets(line, sizeof line, maps)) {
+    while (found < BNC_HUGE_MAPPINGS && fgets(line, sizeof line, maps)) {
         unsigned long long from, to, offset, inode;
         if (sscanf(line, "%llx-%llx %4s %llx %*s %llu", &from, &to, access, &offset, &inode) == 5 &&
             strcmp(access, "r--p") == 0 && inode != 0 && to - from >= bytes) {
@@ -92,10 +94,30 @@ static inline int bnc_huge_program(size_t bytes)
             ;
     }
     fclose(maps); /* before the table changes */
+    return found;
+}
+
+/* bnc_huge_pages() of all these mappings. Returns how many there were, or -1. */
+static inline int bnc_huge_program(size_t bytes)
+{
+    uintptr_t where[BNC_HUGE_MAPPINGS];
+    size_t size[BNC_HUGE_MAPPINGS];
+    const int found = bnc_huge_mappings(bytes, where, size);
     for (int i = 0; i < found; i++)
         if (bnc_huge_pages((const void *)where[i], size[i]) != 0)
             return -1;
     return found;
+}
+
+/* Without a copy: what of these mappings is still to be read from the disk is read in pages of
+ * 2 MiB, where the file system knows such. For small weights it is not worth looking. */
+static inline void bnc_huge_file(size_t bytes)
+{
+    uintptr_t where[BNC_HUGE_MAPPINGS];
+    size_t size[BNC_HUGE_MAPPINGS];
+    const int found = bytes < BNC_HUGE_STEP ? 0 : bnc_huge_mappings(bytes, where, size);
+    for (int i = 0; i < found; i++)
+        bnc_huge_memory((void *)where[i], size[i]);
 }
 
 #endif

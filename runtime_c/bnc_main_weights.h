@@ -34,6 +34,10 @@ static void open_weights(const struct options *o)
                                          BNC_MODEL_WEIGHTS_FILE_BYTES, path);
     if (wrong)
         die(USAGE, path, wrong);
+#ifdef __linux__
+    if (!o->huge_pages)
+        bnc_huge_memory((void *)(uintptr_t)weights.data, weights.bytes);
+#endif
     const int code = bnc_model_check_weights(weights.data, weights.bytes, o->check_weights);
     if (code != 0)
         die(USAGE, path, bnc_model_error(code));
@@ -55,6 +59,8 @@ static void open_weights(const struct options *o)
     refuse_huge_pages(o);
 #ifdef __linux__
     const int found = o->huge_pages ? bnc_huge_program(BNC_MODEL_WEIGHTS_BYTES) : 1;
+    if (!o->huge_pages)
+        bnc_huge_file(BNC_MODEL_WEIGHTS_BYTES);
     if (found < 1)
         die(FAILED, "--huge-pages",
             found < 0 ? "there is no memory for a copy of the weights"

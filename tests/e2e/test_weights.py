@@ -125,6 +125,30 @@ def test_a_system_without_huge_pages(setting: str | None, never: str, tmp_path: 
     assert text_of(tmp_path / "ask", cwd=str(tmp_path)) == never
 
 
+def test_a_mapped_file_asks_for_huge_pages(tmp_path: Path) -> None:
+    """For the mapping that is large enough, and no other."""
+    (tmp_path / "ask.c").write_text(
+        '#define _GNU_SOURCE\n#include <fcntl.h>\n#include <stdlib.h>\n#include "bnc_huge.h"\n'
+        "int main(void) {\n"
+        '    const int file = open("weights", O_RDONLY);\n'
+        "    const size_t most = BNC_HUGE_STEP + 2 * BNC_HUGE_PAGE, least = 2 * BNC_HUGE_PAGE;\n"
+        "    if (mmap(0, most, PROT_READ, MAP_PRIVATE, file, 0) == MAP_FAILED ||\n"
+        "        mmap(0, least, PROT_READ, MAP_SHARED, file, 0) == MAP_FAILED)\n"
+        "        return 1;\n"
+        "    bnc_huge_file(BNC_HUGE_STEP - 1);\n"
+        '    if (system("grep -c hg /proc/$PPID/smaps") == -1)\n'
+        "        return 1;\n"
+        "    bnc_huge_file(BNC_HUGE_STEP);\n"
+        '    return system("grep -c hg /proc/$PPID/smaps") == -1;\n'
+        "}\n"
+    )
+    with open(tmp_path / "weights", "wb") as file:
+        file.truncate(68 << 20)
+    compiler = choose(load_target("scalar"), True, None).compiler
+    subprocess.run([*compiler, f"-I{RUNTIME}", "ask.c", "-o", "ask"], cwd=tmp_path, check=True)
+    assert text_of(tmp_path / "ask", cwd=str(tmp_path)).split() == ["0", "1"]
+
+
 def test_file_equals_the_reference(built: Callable[..., Built]) -> None:
     model, plan, folder = built(EXAMPLE, "native", name="austen", weights="file")
     for outcome in verify(model, plan, program_of(folder, "native", "austen"), long=12):

@@ -18,6 +18,7 @@ DIR holds checkouts of other engines, of which loops are taken out as they stand
 """
 
 import argparse
+import math
 import re
 import subprocess
 import sys
@@ -292,12 +293,14 @@ def cost(loop: Loop, core: Core, folder: Path, mca: str) -> Cost | None:
 
 
 def _mca(body: list[str], core: Core, mca: str) -> float:
-    """Cycles of one turn."""
+    """Cycles of one turn; not a number where llvm-mca has no model of the core."""
     words = [mca, f"-mtriple={core.triple}", f"-mcpu={core.model}", "-iterations=200"]
     if core.triple == "aarch64":
         words.append("-mattr=+dotprod,+i8mm,+sve2")
     done = subprocess.run(words, input="\n".join(body) + "\n", capture_output=True, text=True)
     match = re.search(r"Total Cycles:\s+(\d+)", done.stdout)
+    if not match and "scheduling information" in done.stderr:
+        return math.nan  # no model of that core, such as of the Cortex-A7
     if not match:
         sys.exit(f"llvm-mca: {done.stderr[:2000]}")
     return int(match[1]) / 200

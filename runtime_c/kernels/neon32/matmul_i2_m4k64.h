@@ -15,6 +15,7 @@
 
 #include "../../bnc_layouts.h"
 #include "../../bnc_linear.h"
+#include "unroll.h"
 
 enum { BNC_I2_M4K64_NEON32_BLOCKS = 32 }; /* column blocks summed in int16 */
 _Static_assert(BNC_I2_M4K64_NEON32_BLOCKS * 4 * 254 <= 32767, "int16 lanes");
@@ -85,6 +86,7 @@ BNC_INLINE void bnc_matvec_i2_m4k64_neon32(int32_t *restrict acc, const uint8_t 
             const int last =
                 first + (left < BNC_I2_M4K64_NEON32_BLOCKS ? left : BNC_I2_M4K64_NEON32_BLOCKS);
             struct bnc_row_neon32 row[4];
+            BNC_UNROLL_NEON32
             for (int r = 0; r < 4; r++)
                 row[r] = bnc_row_zero_neon32();
             for (int kb = first; kb < last; kb++) {
@@ -129,10 +131,12 @@ BNC_KERNEL void bnc_matmul_i2_m4k64_neon32(int32_t *restrict acc, const uint8_t 
             for (int i = 0; i < n; i++) {
                 const int8_t *q = x->q + i * x->stride + first;
                 struct bnc_row_neon32 row[4];
+                BNC_UNROLL_NEON32
                 for (int r = 0; r < 4; r++)
                     row[r] = bnc_row_zero_neon32();
                 for (int v = 0; v < count; v++) {
                     const int8x16_t xv = vld1q_s8(q + 16 * v);
+                    BNC_UNROLL_NEON32
                     for (int r = 0; r < 4; r++)
                         row[r] = bnc_row_add_neon32(row[r], codes[v][r], xv);
                 }

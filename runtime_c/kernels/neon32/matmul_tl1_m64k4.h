@@ -14,6 +14,7 @@
 
 #include "../../bnc_layouts.h"
 #include "../../bnc_linear.h"
+#include "unroll.h"
 
 enum {
     BNC_TL1_M64K4_NEON32_BLOCKS = 128, /* column blocks summed in int16 */
@@ -21,14 +22,6 @@ enum {
 };
 _Static_assert(BNC_TL1_M64K4_NEON32_BLOCKS * 2 * 127 <= 32767, "int16 lanes");
 _Static_assert(BNC_TL1_M64K4_ROWS == 64 && BNC_TL1_M64K4_COLS == 4, "unrolled by hand");
-
-/* Before loops over the registers of an array: Clang for 32 bits leaves them, and the array in
- * memory. */
-#if defined(__clang__)
-#define BNC_UNROLL_NEON32 _Pragma("clang loop unroll(full)")
-#else
-#define BNC_UNROLL_NEON32 _Pragma("GCC unroll 8")
-#endif
 
 BNC_INLINE int8x8x2_t bnc_table_neon32(const int8_t *table)
 {
@@ -128,22 +121,25 @@ BNC_INLINE void bnc_tile_tl1_m64k4_neon32(int32_t *acc, const uint8_t *codes, co
     bnc_flush_tl1_m64k4_neon32(acc, row);
 }
 
-/* Several tokens: codes of 64 rows of 256 columns are unpacked to bytes once (8 KB, stays in L1).
+/* Four tokens or more: codes of 64 rows of 256 columns are unpacked to bytes once (8 KB, stays in
+ * L1).
  */
 BNC_KERNEL void bnc_matmul_tl1_m64k4_neon32(int32_t *restrict acc, const uint8_t *restrict w,
                                             const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = 64, BYTES = BNC_TL1_M64K4_NEON32_BYTES };
+    enum { CHUNK = 64, BYTES = BNC_TL1_M64K4_NEON32_BYTES, FEW = 3 };
     _Static_assert((int)CHUNK <= (int)BNC_TL1_M64K4_NEON32_BLOCKS, "int16 lanes");
-    const int step = n == 1 ? BNC_TL1_M64K4_NEON32_BLOCKS : CHUNK;
+    const int step = n <= FEW ? BNC_TL1_M64K4_NEON32_BLOCKS : CHUNK;
     const int blocks = cols / BNC_TL1_M64K4_COLS;
     memset(acc, 0, BNC_ACC_BYTES(rows, n));
     for (int m = 0; m < rows; m += 64, w += blocks * (ptrdiff_t)BYTES)
         for (int first = 0; first < blocks; first += step) {
             const int count = blocks - first < step ? blocks - first : step;
             const uint8_t *packed = w + (ptrdiff_t)first * BYTES;
-            if (n == 1) {
-                bnc_one_tl1_m64k4_neon32(acc + m, packed, bnc_lut_tables(x, 0) + 32 * first, count);
+            if (n <= FEW) {
+                for (int i = 0; i < n; i++)
+                    bnc_one_tl1_m64k4_neon32(acc + i * rows + m, packed,
+                                             bnc_lut_tables(x, i) + 32 * first, count);
             } else {
                 uint8_t codes[CHUNK * 128];
                 for (int kb = 0; kb < count; kb++)

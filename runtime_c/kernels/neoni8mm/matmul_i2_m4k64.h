@@ -17,7 +17,9 @@ _Static_assert(BNC_I2_M4K64_ROWS == 4 && BNC_I2_M4K64_COLS == 64, "unrolled by h
 
 enum {
     BNC_I2_M4K64_I8MM_COLS = 256, /* columns packed at a time */
-    BNC_I2_M4K64_I8MM_PAIRS = 4   /* pairs of tokens multiplied at a time: 8 sums of 2 x 2 */
+    BNC_I2_M4K64_I8MM_PAIRS = 8,  /* of tokens multiplied at a time: 16 sums, since a core
+                                   * with four pipes would wait for eight */
+    BNC_I2_M4K64_I8MM_FEW = 7     /* tokens, or fewer, for which turning codes does not pay */
 };
 
 /* The halves of two registers side by side: columns 0-7 of a and of b, then columns 8-15. */
@@ -61,7 +63,8 @@ BNC_INLINE void bnc_tokens_i2_m4k64_neoni8mm(int32_t *restrict acc, const uint8_
                                              const struct bnc_acts *x, int at, int rows, int cols,
                                              int n)
 {
-    enum { STEPS = BNC_I2_M4K64_I8MM_COLS / 8, PAIRS = BNC_I2_M4K64_I8MM_PAIRS };
+    enum { STEPS = BNC_I2_M4K64_I8MM_COLS / 8 };
+    enum { PAIRS = BNC_I2_M4K64_I8MM_PAIRS, FEW = BNC_I2_M4K64_I8MM_FEW };
     const uint8x16_t low2 = vdupq_n_u8(3);
     for (int i = 0; i < n; i++)
         for (int m = 0; m < rows; m += 4)
@@ -101,6 +104,9 @@ BNC_INLINE void bnc_tokens_i2_m4k64_neoni8mm(int32_t *restrict acc, const uint8_
             for (; i + 2 * PAIRS <= n; i += 2 * PAIRS)
                 bnc_tile_i2_m4k64_neoni8mm(acc + i * rows + m, rows, q + i / 2 * STEPS, STEPS,
                                            codes, PAIRS, 2 * PAIRS, count / 8);
+            for (; i + FEW < n; i += FEW + 1)
+                bnc_tile_i2_m4k64_neoni8mm(acc + i * rows + m, rows, q + i / 2 * STEPS, STEPS,
+                                           codes, (FEW + 1) / 2, FEW + 1, count / 8);
             for (; i < n; i += 2)
                 bnc_tile_i2_m4k64_neoni8mm(acc + i * rows + m, rows, q + i / 2 * STEPS, STEPS,
                                            codes, 1, n - i, count / 8);
@@ -111,7 +117,7 @@ BNC_INLINE void bnc_tokens_i2_m4k64_neoni8mm(int32_t *restrict acc, const uint8_
 BNC_KERNEL void bnc_matmul_i2_m4k64_neoni8mm(int32_t *restrict acc, const uint8_t *restrict w,
                                              const struct bnc_acts *x, int rows, int cols, int n)
 {
-    if (n < 2 * BNC_I2_M4K64_I8MM_PAIRS) { /* turning codes does not pay */
+    if (n <= BNC_I2_M4K64_I8MM_FEW) {
         bnc_few_i2_m4k64_neondot(acc, w, x, rows, cols, n);
         return;
     }

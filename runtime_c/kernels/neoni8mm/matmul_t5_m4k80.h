@@ -19,7 +19,8 @@ BNC_INLINE void bnc_tokens_t5_m4k80_neoni8mm(int32_t *restrict acc, const uint8_
                                              const struct bnc_acts *x, int at, int rows, int cols,
                                              int n)
 {
-    enum { CHUNK = 3 * BNC_T5_M4K80_COLS, STEPS = CHUNK / 8, PAIRS = BNC_I2_M4K64_I8MM_PAIRS };
+    enum { CHUNK = 3 * BNC_T5_M4K80_COLS, STEPS = CHUNK / 8 };
+    enum { PAIRS = BNC_I2_M4K64_I8MM_PAIRS, FEW = BNC_I2_M4K64_I8MM_FEW };
     const struct bnc_tables_t5_neondot tables = bnc_tables_t5_neondot();
     for (int i = 0; i < n; i++)
         for (int m = 0; m < rows; m += 4)
@@ -51,6 +52,9 @@ BNC_INLINE void bnc_tokens_t5_m4k80_neoni8mm(int32_t *restrict acc, const uint8_
             for (; i + 2 * PAIRS <= n; i += 2 * PAIRS)
                 bnc_tile_i2_m4k64_neoni8mm(acc + i * rows + m, rows, q + i / 2 * STEPS, STEPS,
                                            codes, PAIRS, 2 * PAIRS, count / 8);
+            for (; i + FEW < n; i += FEW + 1)
+                bnc_tile_i2_m4k64_neoni8mm(acc + i * rows + m, rows, q + i / 2 * STEPS, STEPS,
+                                           codes, (FEW + 1) / 2, FEW + 1, count / 8);
             for (; i < n; i += 2)
                 bnc_tile_i2_m4k64_neoni8mm(acc + i * rows + m, rows, q + i / 2 * STEPS, STEPS,
                                            codes, 1, n - i, count / 8);
@@ -64,7 +68,7 @@ BNC_INLINE void bnc_tokens_t5_m4k80_neoni8mm(int32_t *restrict acc, const uint8_
 BNC_KERNEL void bnc_matmul_t5_m4k80_neoni8mm(int32_t *restrict acc, const uint8_t *restrict w,
                                              const struct bnc_acts *x, int rows, int cols, int n)
 {
-    if (n < 2 * BNC_I2_M4K64_I8MM_PAIRS) {
+    if (n <= BNC_I2_M4K64_I8MM_FEW) {
         bnc_few_t5_m4k80_neondot(acc, w, x, rows, cols, n);
         return;
     }

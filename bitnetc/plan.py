@@ -86,8 +86,17 @@ class MatrixPlan:
     @property
     def chosen(self) -> bool:
         """Whether one token reads chosen rows only."""
+        return self._skips("rows")
+
+    @property
+    def together(self) -> int:
+        """Tiles of one token that a call of the kernel computes where it lists columns, which it
+        does once for all of them; 0: one."""
+        return self.padded_rows // self.tile if self._skips("columns") else 0
+
+    def _skips(self, what: Skips) -> bool:
         kernels = [self.kernel, *(v.kernel for v in self.variants)]
-        return self.density < 1 and all(k.skips == "rows" for k in kernels)
+        return self.density < 1 and all(k.skips == what for k in kernels)
 
     @property
     def tile_bytes(self) -> int:
@@ -101,8 +110,9 @@ class MatrixPlan:
         return rows if not each and rows and self.tile % rows == 0 else 0
 
     def sums(self, batch: int) -> int:
-        """The most int32 sums of one tile, or of a slice of it for several tokens."""
-        return max(self.tile, (self.slice or self.tile) * batch)
+        """The most int32 sums of one tile, or of a slice of it for several tokens, or of the tiles
+        computed together for one."""
+        return max(self.tile * max(1, self.together), (self.slice or self.tile) * batch)
 
 
 TRITS = LAYOUTS["i2_k64"]  # what runtime_c/bnc_float_linear.h reads

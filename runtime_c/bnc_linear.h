@@ -12,6 +12,7 @@
 #define BNC_LINEAR_H
 
 #include "bnc_quantise.h"
+#include "bnc_rows.h"
 #include "bnc_threads.h"
 
 /* acc[i * rows + m] for i < n and m < rows.
@@ -22,7 +23,7 @@ typedef void bnc_matmul(int32_t *restrict acc, const uint8_t *restrict w, const 
                         int rows, int cols, int n);
 
 /* acc[i] = row row[i] of the matrix applied to the first token, i < count; other rows are not read.
- * row: in order; the kernel may fetch the rows up to row[listed - 1] ahead, listed >= count > 0 */
+ * row: none twice; the kernel may fetch those up to row[listed - 1] ahead, listed >= count > 0 */
 typedef void bnc_matmul_rows(int32_t *restrict acc, const uint8_t *restrict w,
                              const struct bnc_acts *x, const int32_t *row, int count, int listed,
                              int cols);
@@ -37,6 +38,7 @@ struct bnc_linear {
     int per_row;             /* weight scale: 0 one per matrix, 1 one per row */
     int before;              /* tiles of other matrices in a list of tiles, */
     int listed;              /* which has so many; 0: the tiles of this matrix are the list */
+    int together;            /* tiles of one token for a call of the kernel; 0: one */
     int slice; /* rows of a tile computed at a time for several tokens, so that their sums stay in
                 * the first cache; a divisor of tile, 0: all of them */
 };
@@ -70,6 +72,17 @@ BNC_INLINE void bnc_tile(const struct bnc_linear *l, int32_t *acc, const uint8_t
                          const struct bnc_acts *x, int tile, int n)
 {
     l->kernel(acc, w + (ptrdiff_t)tile * l->tile_bytes, x, l->tile, l->cols, n);
+}
+
+/* As many of tiles tile .. end - 1 as one call computes: acc[n][rows of them]. A kernel that lists
+ * columns lists them once for all. Returns how many these are. */
+BNC_INLINE int bnc_some_tiles(const struct bnc_linear *l, int32_t *acc, const uint8_t *w,
+                              const struct bnc_acts *x, int tile, int end, int n)
+{
+    const int most = n == 1 && l->together ? l->together : 1;
+    const int count = end - tile < most ? end - tile : most;
+    l->kernel(acc, w + (ptrdiff_t)tile * l->tile_bytes, x, count * l->tile, l->cols, n);
+    return count;
 }
 
 /* The same matrix in tiles of a slice each. */
@@ -128,9 +141,10 @@ BNC_INLINE void bnc_tiles_add(const struct bnc_worker *worker, const struct bnc_
 {
     int begin, end;
     bnc_share(worker, bnc_tiles(l), &begin, &end);
-    for (int tile = begin; tile < end; tile++) {
-        const int m0 = tile * l->tile, rows = bnc_tile_rows(l, tile);
-        bnc_tile(l, acc, w, x, tile, n);
+    for (int tile = begin, count; tile < end; tile += count) {
+        count = bnc_some_tiles(l, acc, w, x, tile, end, n);
+        const int m0 = tile * l->tile;
+        const int rows = (count - 1) * l->tile + bnc_tile_rows(l, tile + count - 1);
         for (int i = 0; i < n; i++) {
             float *restrict out = y + i * y_stride + m0;
             const int32_t *a = acc + i * l->tile;
@@ -164,10 +178,10 @@ BNC_INLINE void bnc_linear_gated_chosen(const struct bnc_worker *worker, float (
                                         const float *up_scale, const struct bnc_acts *x_gate,
                                         const struct bnc_acts *x_up, int32_t *restrict acc)
 {
-    enum { LIST = 1024 }; /* rows listed at a time; of them, as many as acc holds are computed */
-    const int most = 2 * gate->tile < 64 ? 2 * gate->tile : 64;
+    enum { MOST = 64, AHEAD = BNC_ROWS_AHEAD + 4 }; /* rows computed at a time, fetched ahead */
+    const int most = 2 * gate->tile < MOST ? 2 * gate->tile : MOST;
     const float safe = 1e28f * x_up->scale[0]; /* of Up's scales: 2^31 * 1e28 is finite */
-    int32_t row[LIST];
+    int32_t row[BNC_ROWS_LISTED + BNC_ROWS_SLACK], order[MOST + AHEAD];
     int begin, end;
     bnc_share(worker, bnc_tiles(gate), &begin, &end);
     for (int tile = begin; tile < end; tile++) {
@@ -178,20 +192,16 @@ BNC_INLINE void bnc_linear_gated_chosen(const struct bnc_worker *worker, float (
                                                gate->per_row, m, x_gate->scale[0]));
     }
     const int last = end * gate->tile < gate->rows ? end * gate->tile : gate->rows;
-    for (int m = begin * gate->tile; m < last;) {
-        const int stop = last - m < LIST ? last : m + LIST;
-        int listed = 0;
-        for (; m < stop; m++) {
-            const float d = up_scale[up->per_row ? m : 0];
-            row[listed] = m;
-            listed += !(y[m] == 0.0f) | !(d <= safe && d >= -safe);
-        }
+    for (int first = begin * gate->tile; first < last; first += BNC_ROWS_LISTED) {
+        const int stop = last - first < BNC_ROWS_LISTED ? last : first + BNC_ROWS_LISTED;
+        const int listed = bnc_list_rows(row, y, up_scale, up->per_row, safe, first, stop);
         for (int i = 0; i < listed; i += most) {
-            const int count = listed - i < most ? listed - i : most;
-            up->chosen(acc, w_up, x_up, row + i, count, listed - i, up->cols);
+            const int left = listed - i, count = left < most ? left : most;
+            const int known = left < most + AHEAD ? left : most + AHEAD;
+            bnc_order_rows(order, row, listed, i, known);
+            up->chosen(acc, w_up, x_up, order, count, known, up->cols);
             for (int j = 0; j < count; j++)
-                y[row[i + j]] *=
-                    bnc_rescale(acc[j], up_scale, up->per_row, row[i + j], x_up->scale[0]);
+                y[order[j]] *= bnc_rescale(acc[j], up_scale, up->per_row, order[j], x_up->scale[0]);
         }
     }
 }

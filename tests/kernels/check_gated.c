@@ -19,8 +19,8 @@ static void chosen(int32_t *restrict acc, const uint8_t *restrict w, const struc
         for (int k = 0; k < cols; k++)
             acc[i] += bnc_i2_k64_at(w, cols, row[i], k) * x->q[k];
         for (int j = i + 1; j < listed; j++)
-            if (row[j] <= row[i])
-                exit(1); /* in order */
+            if (row[j] == row[i])
+                exit(1); /* none twice */
     }
     read_rows += count;
 }

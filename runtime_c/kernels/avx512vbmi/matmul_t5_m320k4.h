@@ -19,43 +19,35 @@
 
 _Static_assert(BNC_T5_M320K4_ROWS == 320 && BNC_T5_M320K4_COLS == 4, "unrolled by hand");
 
-/* acc[320] = 320 rows and one token. */
-BNC_INLINE void bnc_matvec_t5_m320k4_avx512vbmi(int32_t *restrict acc, const uint8_t *restrict w,
-                                                const int8_t *restrict q, int32_t sum_q, int cols,
-                                                const struct bnc_tables_t5_avx512vbmi *tables)
+/* acc[320] += codes * q: 320 rows and the columns of a list. */
+BNC_KERNEL void bnc_block_t5_m320k4_avx512vbmi(int32_t *acc, const uint8_t *w, const uint8_t *next,
+                                               const struct bnc_columns_avx512 *list)
 {
-    enum { AHEAD = 32, CHUNK = BNC_I2_M256K4_CHUNK }; /* columns of the list fetched ahead */
-    struct bnc_columns_i2_m256k4 list;
+    const struct bnc_tables_t5_avx512vbmi tables = bnc_tables_t5_avx512vbmi();
     __m512i sum[5][4]; /* [code][register]: rows 64 code + 16 register .. */
     for (int s = 0; s < 5; s++)
         for (int r = 0; r < 4; r++)
             sum[s][r] = _mm512_setzero_si512();
-    for (int first = 0; first < cols; first += CHUNK) {
-        const int left = cols - first;
-        const int count = bnc_list_i2_m256k4(&list, q + first, left < CHUNK ? left : CHUNK);
-        const uint8_t *at = w + 64 * (ptrdiff_t)first;
-        for (int i = 0; i < count; i += 4) {
-            const int32_t *k = list.column + i;
-            const __m512i x = bnc_four_avx512vnni(list.q + i);
+    for (int i = 0; i < list->length; i++)
+        for (int part = 0; part < list->parts; part += 4) {
+            const struct bnc_step_avx512 step = bnc_step_of(list, w, next, part, i);
             __m512i bytes[4];
-            if (i + AHEAD < count)
-                for (int j = 0; j < 4; j++)
-                    _mm_prefetch((const char *)at + 64 * k[AHEAD + j], _MM_HINT_T0);
-            bnc_interleave_i2_m256k4(
-                bytes, _mm512_loadu_si512(at + 64 * k[0]), _mm512_loadu_si512(at + 64 * k[1]),
-                _mm512_loadu_si512(at + 64 * k[2]), _mm512_loadu_si512(at + 64 * k[3]));
+            bnc_interleave_i2_m256k4(bytes, _mm512_loadu_si512(step.at[0]),
+                                     _mm512_loadu_si512(step.at[1]), _mm512_loadu_si512(step.at[2]),
+                                     _mm512_loadu_si512(step.at[3]));
             for (int r = 0; r < 4; r++) {
                 __m512i code[5];
-                bnc_unpack_t5_avx512vbmi(code, bytes[r], tables);
+                bnc_fetch_quarter(&step, r);
+                bnc_unpack_t5_avx512vbmi(code, bytes[r], &tables);
                 for (int s = 0; s < 5; s++)
-                    sum[s][r] = _mm512_dpbusd_epi32(sum[s][r], code[s], x);
+                    sum[s][r] = _mm512_dpbusd_epi32(sum[s][r], code[s], step.x);
             }
         }
-    }
     for (int s = 0; s < 5; s++)
-        for (int r = 0; r < 4; r++)
-            _mm512_storeu_si512(acc + 64 * s + 16 * r,
-                                _mm512_sub_epi32(sum[s][r], _mm512_set1_epi32(sum_q)));
+        for (int r = 0; r < 4; r++) {
+            int32_t *to = acc + 64 * s + 16 * r;
+            _mm512_storeu_si512(to, _mm512_add_epi32(_mm512_loadu_si512(to), sum[s][r]));
+        }
 }
 
 /* Several tokens, 32 rows at a time: as those of i2_m256k4. */
@@ -77,10 +69,9 @@ BNC_KERNEL void bnc_unpack_t5_m320k4(__m512i *to, ptrdiff_t half, int step, cons
 BNC_KERNEL void bnc_matmul_t5_m320k4_avx512vbmi(int32_t *restrict acc, const uint8_t *restrict w,
                                                 const struct bnc_acts *x, int rows, int cols, int n)
 {
-    const struct bnc_tables_t5_avx512vbmi tables = bnc_tables_t5_avx512vbmi();
     if (n == 1) {
-        for (int m = 0; m < rows; m += BNC_T5_M320K4_ROWS, w += 64 * (ptrdiff_t)cols)
-            bnc_matvec_t5_m320k4_avx512vbmi(acc + m, w, x->q, x->sum[0], cols, &tables);
+        bnc_blocks_avx512(bnc_block_t5_m320k4_avx512vbmi, BNC_T5_M320K4_ROWS, acc, w, x->q,
+                          x->sum[0], rows, cols);
         return;
     }
     for (int i = 0; i < n; i++)

@@ -20,17 +20,25 @@
 
 _Static_assert(BNC_I2_M256K4_ROWS == 256 && BNC_I2_M256K4_COLS == 4, "unrolled by hand");
 
-/* Columns of a token that count, in order: which, and their activations. The list ends in zeros up
- * to a multiple of four. */
-enum { BNC_I2_M256K4_CHUNK = 2048 };
-struct bnc_columns_i2_m256k4 {
-    int32_t column[BNC_I2_M256K4_CHUNK + 16];
-    int8_t q[BNC_I2_M256K4_CHUNK + 16];
+/* Columns of a token that count, in order, and their activations. A column takes 64 bytes. They
+ * are read in another order, which gives the same sum: the list is cut into `parts`, of which the
+ * first columns are read, then the second ones, and so on. Of lines that follow each other the
+ * prefetcher of the second-level cache fetches those between, too, which nobody reads; it follows
+ * 32 pages of 4 KiB at most. What the last parts lack are activations of zero. */
+enum {
+    BNC_LISTED = 8192, /* columns looked at at a time */
+    BNC_ROUND = 64,
+    BNC_FEW = 512, /* a shorter list has a quarter of the parts: less is lacking */
+    BNC_NEAR = 8 /* columns from those that are multiplied to those that come to the first cache */
+};
+struct bnc_columns_avx512 {
+    uint16_t column[BNC_LISTED + BNC_ROUND];
+    int8_t q[BNC_LISTED + BNC_ROUND];
+    int parts, length; /* of a part */
 };
 
-/* Lists those of q[cols], cols <= BNC_I2_M256K4_CHUNK, that are not zero; returns how many, a
- * multiple of four. */
-BNC_INLINE int bnc_list_i2_m256k4(struct bnc_columns_i2_m256k4 *list, const int8_t *q, int cols)
+/* Lists those of q[cols], cols <= BNC_LISTED, that are not zero. */
+BNC_INLINE void bnc_list_avx512(struct bnc_columns_avx512 *list, const int8_t *q, int cols)
 {
     __m512i column = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     int count = 0;
@@ -39,16 +47,90 @@ BNC_INLINE int bnc_list_i2_m256k4(struct bnc_columns_i2_m256k4 *list, const int8
         const __m128i x = _mm_maskz_loadu_epi8(there, q + k);
         const __mmask16 some = _mm_test_epi8_mask(x, x);
         const __m512i chosen = _mm512_maskz_compress_epi32(some, _mm512_cvtepi8_epi32(x));
-        _mm512_storeu_si512(list->column + count, _mm512_maskz_compress_epi32(some, column));
+        const __m512i at = _mm512_maskz_compress_epi32(some, column);
+        _mm256_storeu_si256((__m256i *)(void *)(list->column + count), _mm512_cvtepi32_epi16(at));
         _mm_storeu_si128((__m128i *)(void *)(list->q + count), _mm512_cvtepi32_epi8(chosen));
         count += __builtin_popcount(some);
         column = _mm512_add_epi32(column, _mm512_set1_epi32(16));
     }
-    for (; count % 4; count++) {
-        list->column[count] = 0;
+    list->parts = count < BNC_FEW ? BNC_ROUND / 4 : BNC_ROUND;
+    for (; count % list->parts; count++) {
+        list->column[count] = list->column[count - 1];
         list->q[count] = 0;
     }
-    return count;
+    list->length = count / list->parts;
+}
+
+/* Four columns that are multiplied together, their activations in all lanes, and what is fetched
+ * meanwhile: columns that come BNC_NEAR later to the first cache, those of the next round to the
+ * second. */
+struct bnc_step_avx512 {
+    const uint8_t *at[4], *near[4], *far[4];
+    __m512i x;
+};
+
+/* The i-th columns of parts `part` to part + 3. Behind the block w, those of `next` are fetched. */
+BNC_INLINE struct bnc_step_avx512 bnc_step_of(const struct bnc_columns_avx512 *list,
+                                              const uint8_t *w, const uint8_t *next, int part,
+                                              int i)
+{
+    const int length = list->length, last = i + 1 == length;
+    const uint16_t *now = list->column + part * length + i;
+    const uint16_t *then = last ? list->column + part * length : now + 1; /* of the next round */
+    const int wraps = part + BNC_NEAR >= list->parts;
+    const uint16_t *soon =
+        wraps ? then + (BNC_NEAR - list->parts) * length : now + BNC_NEAR * length;
+    const uint8_t *far = last ? next : w, *near = wraps ? far : w;
+    const int8_t *q = list->q + part * length + i;
+    struct bnc_step_avx512 step;
+    uint32_t four = 0;
+    for (int j = 0; j < 4; j++) {
+        step.at[j] = w + 64 * (ptrdiff_t)now[j * length];
+        step.near[j] = near + 64 * (ptrdiff_t)soon[j * length];
+        step.far[j] = far + 64 * (ptrdiff_t)then[j * length];
+        four |= (uint32_t)(uint8_t)q[j * length] << 8 * j;
+    }
+    step.x = _mm512_set1_epi32((int32_t)four);
+    return step;
+}
+
+/* A quarter of what is fetched with a step: spread over its instructions, as memory takes it, which
+ * compilers are kept from undoing. */
+BNC_INLINE void bnc_fetch_quarter(const struct bnc_step_avx512 *step, int j)
+{
+    __asm__ volatile("" : : : "memory");
+    _mm_prefetch((const char *)step->far[j], _MM_HINT_T1);
+    _mm_prefetch((const char *)step->near[j], _MM_HINT_T0);
+}
+
+/* Fetches the first columns of all parts, which no step does for the first block. */
+BNC_INLINE void bnc_fetch_first(const struct bnc_columns_avx512 *list, const uint8_t *w)
+{
+    for (int part = 0; part < list->parts && list->length > 0; part++)
+        _mm_prefetch((const char *)w + 64 * (ptrdiff_t)list->column[part * list->length],
+                     _MM_HINT_T1);
+}
+
+/* acc += codes * q of one token: a kernel of one block and the columns of a list. */
+typedef void bnc_block_avx512(int32_t *acc, const uint8_t *w, const uint8_t *next,
+                              const struct bnc_columns_avx512 *list);
+
+/* All rows of one token, blocks of `height` rows: columns are listed once for all of them. */
+BNC_INLINE void bnc_blocks_avx512(bnc_block_avx512 *block, int height, int32_t *restrict acc,
+                                  const uint8_t *restrict w, const int8_t *restrict q,
+                                  int32_t sum_q, int rows, int cols)
+{
+    const ptrdiff_t bytes = 64 * (ptrdiff_t)cols; /* of a block */
+    struct bnc_columns_avx512 list;
+    for (int m = 0; m < rows; m += 16)
+        _mm512_storeu_si512(acc + m, _mm512_set1_epi32(-sum_q));
+    for (int first = 0; first < cols; first += BNC_LISTED) {
+        const uint8_t *at = w + 64 * (ptrdiff_t)first;
+        bnc_list_avx512(&list, q + first, cols - first < BNC_LISTED ? cols - first : BNC_LISTED);
+        bnc_fetch_first(&list, at);
+        for (int m = 0; m < rows; m += height, at += bytes)
+            block(acc + m, at, m + height < rows ? at + bytes : at, &list);
+    }
 }
 
 /* Four columns interleaved: lane 4 a + b of to[r] has the codes of byte 16 a + 4 r + b. */
@@ -63,45 +145,37 @@ BNC_INLINE void bnc_interleave_i2_m256k4(__m512i to[4], __m512i c0, __m512i c1, 
     to[3] = _mm512_unpackhi_epi16(high01, high23);
 }
 
-/* acc[256] = 256 rows and one token. */
-BNC_INLINE void bnc_matvec_i2_m256k4_avx512vnni(int32_t *restrict acc, const uint8_t *restrict w,
-                                                const int8_t *restrict q, int32_t sum_q, int cols)
+/* acc[256] += codes * q: 256 rows and the columns of a list. */
+BNC_KERNEL void bnc_block_i2_m256k4_avx512vnni(int32_t *acc, const uint8_t *w, const uint8_t *next,
+                                               const struct bnc_columns_avx512 *list)
 {
-    enum { AHEAD = 32 }; /* columns of the list whose bytes are fetched ahead */
     const __m512i mask[4] = { _mm512_set1_epi8((char)0xc0), _mm512_set1_epi8(0x30),
                               _mm512_set1_epi8(0x0c), _mm512_set1_epi8(0x03) };
-    struct bnc_columns_i2_m256k4 list;
     __m512i sum[4][4]; /* [bits][register]: rows 64 bits + 16 register .. */
     for (int s = 0; s < 4; s++)
         for (int r = 0; r < 4; r++)
             sum[s][r] = _mm512_setzero_si512();
-    for (int first = 0; first < cols; first += BNC_I2_M256K4_CHUNK) {
-        const int left = cols - first;
-        const int count = bnc_list_i2_m256k4(
-            &list, q + first, left < BNC_I2_M256K4_CHUNK ? left : BNC_I2_M256K4_CHUNK);
-        const uint8_t *at = w + 64 * (ptrdiff_t)first;
-        for (int i = 0; i < count; i += 4) {
-            const int32_t *k = list.column + i;
-            const __m512i x = bnc_four_avx512vnni(list.q + i);
+    for (int i = 0; i < list->length; i++)
+        for (int part = 0; part < list->parts; part += 4) {
+            const struct bnc_step_avx512 step = bnc_step_of(list, w, next, part, i);
             __m512i codes[4];
-            if (i + AHEAD < count)
-                for (int j = 0; j < 4; j++)
-                    _mm_prefetch((const char *)at + 64 * k[AHEAD + j], _MM_HINT_T0);
-            bnc_interleave_i2_m256k4(
-                codes, _mm512_loadu_si512(at + 64 * k[0]), _mm512_loadu_si512(at + 64 * k[1]),
-                _mm512_loadu_si512(at + 64 * k[2]), _mm512_loadu_si512(at + 64 * k[3]));
-            for (int s = 0; s < 4; s++)
-                for (int r = 0; r < 4; r++)
+            bnc_interleave_i2_m256k4(codes, _mm512_loadu_si512(step.at[0]),
+                                     _mm512_loadu_si512(step.at[1]), _mm512_loadu_si512(step.at[2]),
+                                     _mm512_loadu_si512(step.at[3]));
+            for (int r = 0; r < 4; r++) {
+                bnc_fetch_quarter(&step, r);
+                for (int s = 0; s < 4; s++)
                     sum[s][r] =
-                        _mm512_dpbusd_epi32(sum[s][r], _mm512_and_si512(codes[r], mask[s]), x);
+                        _mm512_dpbusd_epi32(sum[s][r], _mm512_and_si512(codes[r], mask[s]), step.x);
+            }
         }
-    }
     for (int s = 0; s < 4; s++)
-        for (int r = 0; r < 4; r++)
+        for (int r = 0; r < 4; r++) {
+            int32_t *to = acc + 64 * s + 16 * r;
             _mm512_storeu_si512(
-                acc + 64 * s + 16 * r,
-                _mm512_sub_epi32(_mm512_srai_epi32(sum[s][r], (unsigned)(6 - 2 * s)),
-                                 _mm512_set1_epi32(sum_q)));
+                to, _mm512_add_epi32(_mm512_loadu_si512(to),
+                                     _mm512_srai_epi32(sum[s][r], (unsigned)(6 - 2 * s))));
+        }
 }
 
 /* Several tokens: rows are unpacked in slices, since the codes of all rows of a block, and their
@@ -167,8 +241,8 @@ BNC_KERNEL void bnc_matmul_i2_m256k4_avx512vnni(int32_t *restrict acc, const uin
                                                 const struct bnc_acts *x, int rows, int cols, int n)
 {
     if (n == 1) {
-        for (int m = 0; m < rows; m += BNC_I2_M256K4_ROWS, w += 64 * (ptrdiff_t)cols)
-            bnc_matvec_i2_m256k4_avx512vnni(acc + m, w, x->q, x->sum[0], cols);
+        bnc_blocks_avx512(bnc_block_i2_m256k4_avx512vnni, BNC_I2_M256K4_ROWS, acc, w, x->q,
+                          x->sum[0], rows, cols);
         return;
     }
     for (int i = 0; i < n; i++)

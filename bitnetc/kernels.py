@@ -87,6 +87,12 @@ KERNELS: dict[str, Kernel] = {
         ),
         Kernel("neon", "b1_m8k64", "bits", ("neon",), _WIDE, "defined(__aarch64__)"),
         Kernel("neon", "u2_m8k64", "bits", ("neon",), _WIDE, "defined(__aarch64__)"),
+        Kernel("neon32", "b1_m8k64", "bits", ("neon32",), _WIDE, "defined(__ARM_NEON)"),
+        Kernel("neon32", "u2_m8k64", "bits", ("neon32",), _WIDE, "defined(__ARM_NEON)"),
+        Kernel("sse41", "b1_m8k64", "bits", ("sse41",), _WIDE, "defined(__SSE4_1__)"),
+        Kernel("sse41", "u2_m8k64", "bits", ("sse41",), _WIDE, "defined(__SSE4_1__)"),
+        Kernel("wasm128", "b1_m8k64", "bits", ("simd128",), _WIDE, "defined(__wasm_simd128__)"),
+        Kernel("wasm128", "u2_m8k64", "bits", ("simd128",), _WIDE, "defined(__wasm_simd128__)"),
         Kernel("scalar", "b1_k128", "int8", (), _WIDE, "1"),
         Kernel("avx2", "b1_m32k64", "int8", ("avx2",), _WIDE, "defined(__AVX2__)"),
         Kernel(

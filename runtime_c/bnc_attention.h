@@ -26,14 +26,15 @@ enum {
     BNC_CHUNK = 256,
     BNC_HEADS_TOGETHER = 4, /* query heads that share one reading of keys and values at most, */
     BNC_HEADS_OF_TOKEN = BNC_VECTOR == 1 ? 1 : BNC_HEADS_TOGETHER, /* as registers hold them */
-    BNC_VALUE_ROWS = 16, /* values that stay in the first-level cache: read once, in order */
-    BNC_KV_AHEAD = 2048  /* bytes of keys and values fetched ahead */
+    BNC_VALUE_ROWS = BNC_VECTOR >= 8 ? 4 : 16,   /* values that stay in the first-level cache */
+    BNC_KV_AHEAD = BNC_VECTOR >= 8 ? 3072 : 2048 /* bytes of keys and values fetched ahead */
 };
 
-_Static_assert(BNC_CHUNK % BNC_VALUE_ROWS == 0, "whole steps");
+_Static_assert(BNC_CHUNK % BNC_LANES == 0 && BNC_LANES % BNC_VALUE_ROWS == 0, "whole steps");
 
-/* Queries, and then sums, of the heads that attend together. */
-typedef float bnc_attend_rows[BNC_HEADS_OF_TOKEN * BNC_MAX_HEAD_DIM];
+/* Queries, and then sums, of the heads that attend together; no vector lies in two cache lines. */
+typedef float bnc_attend_rows[BNC_HEADS_OF_TOKEN * BNC_MAX_HEAD_DIM]
+    __attribute__((aligned(sizeof(bnc_vec))));
 
 /* Fetches as many bytes of the cache as are read at `at`, further on. */
 BNC_INLINE void bnc_attend_ahead(const uint8_t *at, int bytes)
@@ -48,6 +49,28 @@ BNC_INLINE void bnc_attend_query(float *rows, const float *q, int heads, int hea
     for (int h = 0; h < heads; h++) {
         memcpy(rows + h * stride, q + h * head_dim, sizeof(float) * (size_t)head_dim);
         memset(rows + h * stride + head_dim, 0, sizeof(float) * (size_t)(stride - head_dim));
+    }
+}
+
+/* The lanes of rule 2 take sixteen elements, from d on, of `keys` keys and `heads` queries:
+ * sum[h * keys + i]. With AVX a lane begins with its first product instead of +0 plus that, which
+ * compilers make of the loop's first step: a sum of products that are all -0 is -0 then, which
+ * exp() does not tell from +0. */
+BNC_INLINE void bnc_attend_key_lanes(struct bnc_lanes *sum, const float *query, const uint16_t *key,
+                                     int row, int stride, int d, int heads, int keys)
+{
+    struct bnc_lanes k[BNC_SUMS];
+    bnc_attend_ahead((const uint8_t *)key + d * keys * BNC_CACHE_BYTES,
+                     BNC_LANES * keys * BNC_CACHE_BYTES);
+    for (int i = 0; i < keys; i++)
+        k[i] = bnc_cache_lanes(key + i * row, d);
+    for (int h = 0; h < heads; h++) {
+        const struct bnc_lanes q = bnc_lanes_load(query + h * stride + d);
+        for (int i = 0; i < keys; i++) {
+            const struct bnc_lanes product = bnc_lanes_mul(q, k[i]);
+            sum[h * keys + i] =
+                BNC_VECTOR >= 8 && d == 0 ? product : bnc_lanes_add(sum[h * keys + i], product);
+        }
     }
 }
 
@@ -67,18 +90,8 @@ BNC_INLINE void bnc_attend_keys(float *score, ptrdiff_t score_stride, const floa
         BNC_UNROLL
         for (int i = 0; i < BNC_SUMS; i++)
             sum[i] = bnc_lanes_zero();
-        for (int d = 0; d < stride; d += BNC_LANES) {
-            struct bnc_lanes k[BNC_SUMS];
-            bnc_attend_ahead((const uint8_t *)key + d * keys * BNC_CACHE_BYTES,
-                             BNC_LANES * keys * BNC_CACHE_BYTES);
-            for (int i = 0; i < keys; i++)
-                k[i] = bnc_cache_lanes(key + i * row, d);
-            for (int h = 0; h < heads; h++) {
-                const struct bnc_lanes q = bnc_lanes_load(query + h * stride + d);
-                for (int i = 0; i < keys; i++)
-                    sum[h * keys + i] = bnc_lanes_add(sum[h * keys + i], bnc_lanes_mul(q, k[i]));
-            }
-        }
+        for (int d = 0; d < stride; d += BNC_LANES)
+            bnc_attend_key_lanes(sum, query, key, row, stride, d, heads, keys);
         bnc_lanes_sums(dot, sum);
         for (int h = 0; h < heads; h++)
             for (int i = 0; i < keys; i++)
@@ -105,21 +118,28 @@ BNC_INLINE void bnc_attend_keys(float *score, ptrdiff_t score_stride, const floa
     }
 }
 
-/* Scores s[0 .. count) of a chunk become e, and with a cache of codes e times the value's unit;
- * returns E_c. */
-BNC_INLINE float bnc_attend_chunk_weights(float *s, float largest, const uint16_t *values,
-                                          int count, int head_dim)
+/* Scores s[0 .. count), count <= 16, become e, and with a cache of codes e times the value's unit;
+ * returns e as the lanes of E_c take it. */
+BNC_INLINE struct bnc_lanes bnc_attend_exp(float *s, float largest, const uint16_t *values,
+                                           int count, int head_dim)
 {
-    for (int t = 0; t < count; t++)
-        s[t] = bnc_exp(s[t] - largest);
-    const float weight = bnc_sum(s, count);
+    struct bnc_lanes e;
+    if (count == BNC_LANES) {
+        for (int t = 0; t < BNC_LANES; t++)
+            s[t] = bnc_exp(s[t] - largest);
+        e = bnc_lanes_load(s);
+    } else {
+        for (int t = 0; t < count; t++)
+            s[t] = bnc_exp(s[t] - largest);
+        e = bnc_lanes_load_tail(s, count);
+    }
 #if BNC_CACHE_Q8
     for (int t = 0; t < count; t++)
         s[t] *= bnc_cache_unit(values + (ptrdiff_t)t * BNC_CACHE_ROW(head_dim));
 #else
     (void)values, (void)head_dim;
 #endif
-    return weight;
+    return e;
 }
 
 /* part[h * part_stride + d ..] += e[h][t] * value[t][d ..], t < count in order: `groups` times
@@ -150,25 +170,39 @@ BNC_INLINE void bnc_attend_elements(float *part, ptrdiff_t part_stride, const fl
             bnc_lanes_store(part + h * part_stride + d + g * BNC_LANES, sum[h][g], BNC_LANES);
 }
 
-/* part[h * part_stride + d] = A_c[d] of `heads` query heads, over `count` positions of a chunk. */
-BNC_INLINE void bnc_attend_chunk(float *part, ptrdiff_t part_stride, const float *e,
-                                 ptrdiff_t e_stride, const uint16_t *values, int count, int heads,
+/* part[h * part_stride + d] = A_c[d] and weight[h * weight_stride] = E_c of `heads` query heads,
+ * over `count` positions of a chunk. Scores become e sixteen at a time, between values: those that
+ * are fetched ahead meanwhile are enough for memory not to wait. */
+BNC_INLINE void bnc_attend_chunk(float *part, ptrdiff_t part_stride, float *weight,
+                                 ptrdiff_t weight_stride, float *score, ptrdiff_t score_stride,
+                                 const float *largest, const uint16_t *values, int count, int heads,
                                  int head_dim)
 {
     const int stride = BNC_HEAD_STRIDE(head_dim), row = BNC_CACHE_ROW(head_dim);
     const int groups = BNC_VECTOR == 16 ? 4 : BNC_VECTOR == 1 ? 1 : 4 / heads;
-    for (int h = 0; h < heads; h++)
+    struct bnc_lanes sum[BNC_HEADS_OF_TOKEN];
+    for (int h = 0; h < heads; h++) {
         memset(part + h * part_stride, 0, sizeof *part * (size_t)stride);
+        sum[h] = bnc_lanes_zero();
+    }
     for (int t = 0; t < count; t += BNC_VALUE_ROWS) {
         const uint16_t *value = values + (ptrdiff_t)t * row;
-        const int rows = count - t < BNC_VALUE_ROWS ? count - t : BNC_VALUE_ROWS;
+        const int left = count - t, rows = left < BNC_VALUE_ROWS ? left : BNC_VALUE_ROWS;
+        float *e = score + t;
         int d = 0;
+        if (t % BNC_LANES == 0)
+            for (int h = 0; h < heads; h++)
+                sum[h] = bnc_lanes_add(
+                    sum[h], bnc_attend_exp(e + h * score_stride, largest[h], value,
+                                           left < BNC_LANES ? left : BNC_LANES, head_dim));
         for (; d + groups * BNC_LANES <= stride; d += groups * BNC_LANES)
-            bnc_attend_elements(part, part_stride, e + t, e_stride, value, row, d, rows, heads,
+            bnc_attend_elements(part, part_stride, e, score_stride, value, row, d, rows, heads,
                                 groups);
         for (; d < stride; d += BNC_LANES)
-            bnc_attend_elements(part, part_stride, e + t, e_stride, value, row, d, rows, heads, 1);
+            bnc_attend_elements(part, part_stride, e, score_stride, value, row, d, rows, heads, 1);
     }
+    for (int h = 0; h < heads; h++)
+        weight[h * weight_stride] = bnc_lanes_sum(sum[h]);
 }
 
 /* Attention of `heads` query heads; out may be q. score: scratch, [heads][positions] */
@@ -189,10 +223,11 @@ BNC_INLINE void bnc_attend_heads(float *out, const float *q, struct bnc_cache ca
     for (int first = 0; first < positions; first += BNC_CHUNK) {
         const int count = positions - first < BNC_CHUNK ? positions - first : BNC_CHUNK;
         const uint16_t *values = cache.values + (ptrdiff_t)first * row;
+        float each[BNC_HEADS_OF_TOKEN];
+        bnc_attend_chunk(part, stride, each, 1, score + first, positions, largest, values, count,
+                         heads, head_dim);
         for (int h = 0; h < heads; h++)
-            weight[h] += bnc_attend_chunk_weights(score + (ptrdiff_t)h * positions + first,
-                                                  largest[h], values, count, head_dim);
-        bnc_attend_chunk(part, stride, score + first, positions, values, count, heads, head_dim);
+            weight[h] += each[h];
         for (int k = 0; k < heads * stride; k++)
             total[k] += part[k];
     }

@@ -117,13 +117,12 @@ BNC_INLINE void bnc_split_value(const struct bnc_split *s, struct bnc_cache cach
     const int chunks = BNC_CHUNKS(s->positions), stride = BNC_HEAD_STRIDE(s->head_dim);
     const uint16_t *values = cache.values + (ptrdiff_t)c.first * BNC_CACHE_ROW(s->head_dim);
     float *score = s->score + (ptrdiff_t)head * s->positions + c.first;
+    float largest[BNC_HEADS_OF_TOKEN];
     for (int h = 0; h < heads; h++)
-        s->weight[(head + h) * chunks + c.number] = bnc_attend_chunk_weights(
-            score + (ptrdiff_t)h * s->positions,
-            bnc_largest(s->largest + (head + h) * chunks, chunks), values, c.count, s->head_dim);
+        largest[h] = bnc_largest(s->largest + (head + h) * chunks, chunks);
     bnc_attend_chunk(s->part + ((ptrdiff_t)head * chunks + c.number) * stride,
-                     (ptrdiff_t)chunks * stride, score, s->positions, values, c.count, heads,
-                     s->head_dim);
+                     (ptrdiff_t)chunks * stride, s->weight + head * chunks + c.number, chunks,
+                     score, s->positions, largest, values, c.count, heads, s->head_dim);
 }
 
 /* The second step. */

@@ -19,6 +19,24 @@
 
 _Static_assert(BNC_T5_M320K4_ROWS == 320 && BNC_T5_M320K4_COLS == 4, "unrolled by hand");
 
+/* sum[code][register] += the codes of four columns * q, as bnc_add_i2_m256k4(). */
+BNC_INLINE void bnc_add_t5_m320k4(__m512i sum[5][4], const struct bnc_step_avx512 *step,
+                                  const struct bnc_tables_t5_avx512vbmi *tables, int fetches)
+{
+    __m512i bytes[4];
+    bnc_interleave_i2_m256k4(bytes, _mm512_loadu_si512(step->at[0]),
+                             _mm512_loadu_si512(step->at[1]), _mm512_loadu_si512(step->at[2]),
+                             _mm512_loadu_si512(step->at[3]));
+    for (int r = 0; r < 4; r++) {
+        __m512i code[5];
+        if (fetches)
+            bnc_fetch_quarter(step, r);
+        bnc_unpack_t5_avx512vbmi(code, bytes[r], tables);
+        for (int s = 0; s < 5; s++)
+            sum[s][r] = _mm512_dpbusd_epi32(sum[s][r], code[s], step->x);
+    }
+}
+
 /* acc[320] += codes * q: 320 rows and the columns of a list. */
 BNC_KERNEL void bnc_block_t5_m320k4_avx512vbmi(int32_t *acc, const uint8_t *w, const uint8_t *next,
                                                const struct bnc_columns_avx512 *list)
@@ -28,21 +46,17 @@ BNC_KERNEL void bnc_block_t5_m320k4_avx512vbmi(int32_t *acc, const uint8_t *w, c
     for (int s = 0; s < 5; s++)
         for (int r = 0; r < 4; r++)
             sum[s][r] = _mm512_setzero_si512();
-    for (int i = 0; i < list->length; i++)
-        for (int part = 0; part < list->parts; part += 4) {
-            const struct bnc_step_avx512 step = bnc_step_of(list, w, next, part, i);
-            __m512i bytes[4];
-            bnc_interleave_i2_m256k4(bytes, _mm512_loadu_si512(step.at[0]),
-                                     _mm512_loadu_si512(step.at[1]), _mm512_loadu_si512(step.at[2]),
-                                     _mm512_loadu_si512(step.at[3]));
-            for (int r = 0; r < 4; r++) {
-                __m512i code[5];
-                bnc_fetch_quarter(&step, r);
-                bnc_unpack_t5_avx512vbmi(code, bytes[r], &tables);
-                for (int s = 0; s < 5; s++)
-                    sum[s][r] = _mm512_dpbusd_epi32(sum[s][r], code[s], step.x);
-            }
+    if (list->dense)
+        for (int i = 0; i < list->parts * list->length; i += 4) {
+            const struct bnc_step_avx512 step = bnc_step_in_order(list, w, i);
+            bnc_add_t5_m320k4(sum, &step, &tables, 0);
         }
+    else
+        for (int i = 0; i < list->length; i++)
+            for (int part = 0; part < list->parts; part += 4) {
+                const struct bnc_step_avx512 step = bnc_step_of(list, w, next, part, i);
+                bnc_add_t5_m320k4(sum, &step, &tables, 1);
+            }
     for (int s = 0; s < 5; s++)
         for (int r = 0; r < 4; r++) {
             int32_t *to = acc + 64 * s + 16 * r;

@@ -35,6 +35,7 @@ struct bnc_columns_avx512 {
     uint16_t column[BNC_LISTED + BNC_ROUND];
     int8_t q[BNC_LISTED + BNC_ROUND];
     int parts, length; /* of a part */
+    int dense;         /* nearly all of them, which are read as they follow each other */
 };
 
 /* Lists those of q[cols], cols <= BNC_LISTED, that are not zero. */
@@ -53,7 +54,8 @@ BNC_INLINE void bnc_list_avx512(struct bnc_columns_avx512 *list, const int8_t *q
         count += __builtin_popcount(some);
         column = _mm512_add_epi32(column, _mm512_set1_epi32(16));
     }
-    list->parts = count < BNC_FEW ? BNC_ROUND / 4 : BNC_ROUND;
+    list->dense = 4 * count > 3 * cols;
+    list->parts = list->dense ? 4 : count < BNC_FEW ? BNC_ROUND / 4 : BNC_ROUND;
     for (; count % list->parts; count++) {
         list->column[count] = list->column[count - 1];
         list->q[count] = 0;
@@ -94,6 +96,22 @@ BNC_INLINE struct bnc_step_avx512 bnc_step_of(const struct bnc_columns_avx512 *l
     return step;
 }
 
+/* Columns i to i + 3 of the list as it is, which the prefetcher helps, and fetches those that come
+ * BNC_AFTER later to the first cache. */
+BNC_INLINE struct bnc_step_avx512 bnc_step_in_order(const struct bnc_columns_avx512 *list,
+                                                    const uint8_t *w, int i)
+{
+    enum { BNC_AFTER = 32 };
+    const uint16_t *now = list->column + i;
+    struct bnc_step_avx512 step = { .x = bnc_four_avx512vnni(list->q + i) };
+    for (int j = 0; j < 4; j++)
+        step.at[j] = w + 64 * (ptrdiff_t)now[j];
+    if (i + BNC_AFTER < list->parts * list->length)
+        for (int j = 0; j < 4; j++)
+            _mm_prefetch((const char *)w + 64 * (ptrdiff_t)now[BNC_AFTER + j], _MM_HINT_T0);
+    return step;
+}
+
 /* A quarter of what is fetched with a step: spread over its instructions, as memory takes it, which
  * compilers are kept from undoing. */
 BNC_INLINE void bnc_fetch_quarter(const struct bnc_step_avx512 *step, int j)
@@ -127,7 +145,8 @@ BNC_INLINE void bnc_blocks_avx512(bnc_block_avx512 *block, int height, int32_t *
     for (int first = 0; first < cols; first += BNC_LISTED) {
         const uint8_t *at = w + 64 * (ptrdiff_t)first;
         bnc_list_avx512(&list, q + first, cols - first < BNC_LISTED ? cols - first : BNC_LISTED);
-        bnc_fetch_first(&list, at);
+        if (!list.dense)
+            bnc_fetch_first(&list, at);
         for (int m = 0; m < rows; m += height, at += bytes)
             block(acc + m, at, m + height < rows ? at + bytes : at, &list);
     }
@@ -145,6 +164,23 @@ BNC_INLINE void bnc_interleave_i2_m256k4(__m512i to[4], __m512i c0, __m512i c1, 
     to[3] = _mm512_unpackhi_epi16(high01, high23);
 }
 
+/* sum[bits][register] += the codes of four columns * q; with what a step fetches, if `fetches`. */
+BNC_INLINE void bnc_add_i2_m256k4(__m512i sum[4][4], const struct bnc_step_avx512 *step,
+                                  const __m512i mask[4], int fetches)
+{
+    __m512i codes[4];
+    bnc_interleave_i2_m256k4(codes, _mm512_loadu_si512(step->at[0]),
+                             _mm512_loadu_si512(step->at[1]), _mm512_loadu_si512(step->at[2]),
+                             _mm512_loadu_si512(step->at[3]));
+    for (int r = 0; r < 4; r++) {
+        if (fetches)
+            bnc_fetch_quarter(step, r);
+        for (int s = 0; s < 4; s++)
+            sum[s][r] =
+                _mm512_dpbusd_epi32(sum[s][r], _mm512_and_si512(codes[r], mask[s]), step->x);
+    }
+}
+
 /* acc[256] += codes * q: 256 rows and the columns of a list. */
 BNC_KERNEL void bnc_block_i2_m256k4_avx512vnni(int32_t *acc, const uint8_t *w, const uint8_t *next,
                                                const struct bnc_columns_avx512 *list)
@@ -155,20 +191,17 @@ BNC_KERNEL void bnc_block_i2_m256k4_avx512vnni(int32_t *acc, const uint8_t *w, c
     for (int s = 0; s < 4; s++)
         for (int r = 0; r < 4; r++)
             sum[s][r] = _mm512_setzero_si512();
-    for (int i = 0; i < list->length; i++)
-        for (int part = 0; part < list->parts; part += 4) {
-            const struct bnc_step_avx512 step = bnc_step_of(list, w, next, part, i);
-            __m512i codes[4];
-            bnc_interleave_i2_m256k4(codes, _mm512_loadu_si512(step.at[0]),
-                                     _mm512_loadu_si512(step.at[1]), _mm512_loadu_si512(step.at[2]),
-                                     _mm512_loadu_si512(step.at[3]));
-            for (int r = 0; r < 4; r++) {
-                bnc_fetch_quarter(&step, r);
-                for (int s = 0; s < 4; s++)
-                    sum[s][r] =
-                        _mm512_dpbusd_epi32(sum[s][r], _mm512_and_si512(codes[r], mask[s]), step.x);
-            }
+    if (list->dense)
+        for (int i = 0; i < list->parts * list->length; i += 4) {
+            const struct bnc_step_avx512 step = bnc_step_in_order(list, w, i);
+            bnc_add_i2_m256k4(sum, &step, mask, 0);
         }
+    else
+        for (int i = 0; i < list->length; i++)
+            for (int part = 0; part < list->parts; part += 4) {
+                const struct bnc_step_avx512 step = bnc_step_of(list, w, next, part, i);
+                bnc_add_i2_m256k4(sum, &step, mask, 1);
+            }
     for (int s = 0; s < 4; s++)
         for (int r = 0; r < 4; r++) {
             int32_t *to = acc + 64 * s + 16 * r;

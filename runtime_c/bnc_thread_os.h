@@ -128,7 +128,11 @@ static inline void bnc_thread_yield(void)
 static inline uint64_t bnc_thread_clock(void)
 {
     struct timespec now;
+#if defined(CLOCK_MONOTONIC)
     clock_gettime(CLOCK_MONOTONIC, &now);
+#else /* C11 without POSIX: a clock that somebody may set, which misleads one job */
+    timespec_get(&now, TIME_UTC);
+#endif
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 

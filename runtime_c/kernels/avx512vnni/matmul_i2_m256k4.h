@@ -26,7 +26,7 @@ _Static_assert(BNC_I2_M256K4_ROWS == 256 && BNC_I2_M256K4_COLS == 4, "unrolled b
  * prefetcher of the second-level cache fetches those between, too, which nobody reads; it follows
  * 32 pages of 4 KiB at most. What the last parts lack are activations of zero. */
 enum {
-    BNC_LISTED = 8192, /* columns looked at at a time */
+    BNC_LISTED = 2048, /* columns looked at at a time */
     BNC_ROUND = 64,
     BNC_FEW = 512, /* a shorter list has a quarter of the parts: less is lacking */
     BNC_NEAR = 8 /* columns from those that are multiplied to those that come to the first cache */
@@ -133,10 +133,13 @@ BNC_INLINE void bnc_fetch_first(const struct bnc_columns_avx512 *list, const uin
 typedef void bnc_block_avx512(int32_t *acc, const uint8_t *w, const uint8_t *next,
                               const struct bnc_columns_avx512 *list);
 
-/* All rows of one token, blocks of `height` rows: columns are listed once for all of them. */
-BNC_INLINE void bnc_blocks_avx512(bnc_block_avx512 *block, int height, int32_t *restrict acc,
-                                  const uint8_t *restrict w, const int8_t *restrict q,
-                                  int32_t sum_q, int rows, int cols)
+/* All rows of one token, blocks of `height` rows: columns are listed once for all of them. Never
+ * inlined, so that the list is on the stack only while it is in use. */
+__attribute__((noinline, unused)) static void bnc_blocks_avx512(bnc_block_avx512 *block, int height,
+                                                                int32_t *restrict acc,
+                                                                const uint8_t *restrict w,
+                                                                const int8_t *restrict q,
+                                                                int32_t sum_q, int rows, int cols)
 {
     const ptrdiff_t bytes = 64 * (ptrdiff_t)cols; /* of a block */
     struct bnc_columns_avx512 list;

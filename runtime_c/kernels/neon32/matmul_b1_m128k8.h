@@ -10,6 +10,8 @@
 
 #include "../scalar/quads.h"
 
+_Static_assert(BNC_B1_M128K8_ROWS == 128 && BNC_B1_M128K8_COLS == 8, "unrolled by hand");
+
 /* Before loops over the registers of an array: Clang for 32 bits leaves them, and the array in
  * memory. */
 #if defined(__clang__)

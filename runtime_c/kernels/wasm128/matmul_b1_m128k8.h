@@ -13,6 +13,8 @@
 #include "../scalar/quads.h"
 #include "matmul_tl1_m64k4.h"
 
+_Static_assert(BNC_B1_M128K8_ROWS == 128 && BNC_B1_M128K8_COLS == 8, "unrolled by hand");
+
 BNC_KERNEL void bnc_make_quads_wasm128(struct bnc_quads *t, const int8_t *q, int count)
 {
     const v128_t none = wasm_i8x16_const_splat(0);

@@ -262,7 +262,7 @@ static int check_chosen(const struct check *c, const uint8_t *w, const struct bn
                         const int32_t *want, int rows, int cols, enum plant plant)
 {
     enum { LISTED = 9, LEFT = 3 }; /* the last few are listed only */
-    int32_t row[LISTED], got[LISTED + 1];
+    int32_t row[LISTED] = { 0 }, got[LISTED + 1];
     int listed = 0;
     for (int m = 0; m < rows && listed < LISTED; m++)
         if (random_below(2) || m == rows - 1)
@@ -372,6 +372,31 @@ static void check_shapes(const struct check *c, uint64_t seed, enum plant plant)
         }
 }
 
+/* What kernels do apart, at once: groups of rows and rows left of them, several turns of streams of
+ * columns, and each number of tokens that is left of those taken together. */
+static void check_groups(const struct check *c, uint64_t seed, enum plant plant)
+{
+    static const int tokens[] = { 1, 4, 6, 7, 9, 10, 11, 12, 15, 17, 134 };
+    /* Single rows: 64, 32, eight, four and one. */
+    const int blocks = c->rows == 1 ? 109 : c->rows < 64 ? 5 : c->rows < 128 ? 3 : 2;
+    /* More columns than are unpacked at a time. */
+    const int wide = c->rows >= 128 ? 256 : c->rows == 4 ? 1024 : 640;
+    const int rows = blocks * c->rows, cols = (wide / c->cols + 1) * c->cols;
+    const int most = rows < 64 && __STDC_HOSTED__ ? 134 : 17; /* emulators are slow */
+    const size_t bytes = packed_bytes(c, rows, cols);
+    uint8_t *w = ending_at_guard(&w_memory, bytes);
+    values = realloc(values, (size_t)rows * (size_t)cols);
+    if (!values)
+        exit(1);
+    random_state = seed;
+    fill_weights(c, w, bytes, RANDOM);
+    c->decode(values, w, rows, cols);
+    for (size_t t = 0; t < sizeof tokens / sizeof *tokens && tokens[t] <= most; t++)
+        check_case(c, w, rows, cols, tokens[t], RANDOM, seed, plant);
+    if (c->sparse)
+        check_case(c, w, rows, cols, 1, SPARSE, seed, plant);
+}
+
 /* The widest matrix allowed, all products as large as they get and of one sign. */
 static void check_limit(const struct check *c)
 {
@@ -438,10 +463,12 @@ static int check_all(const struct check *checks, int count, int argc, char **arg
 #endif
     for (int i = 0; i < count; i++) {
         const int passed_before = passed, failed_before = failed;
-        if (limits)
+        if (limits) {
             check_limit(&checks[i]);
-        else
+        } else {
             check_shapes(&checks[i], seed, plant);
+            check_groups(&checks[i], seed, plant);
+        }
         printf("%s: %d passed, %d failed\n", checks[i].name, passed - passed_before,
                failed - failed_before);
     }

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Ternary matmul for AMX int8, layout i2_k256; one token, of which chosen rows
- * can be computed, is AVX-512 VNNI's work.
+/* Ternary matmul for AMX int8, layout i2_k256; one token, of which chosen rows can be computed, is
+ * AVX-512 VNNI's work.
  *
- *     sum over k of (code - 1) * q = sum of code * q - sum of q,   code = trit
- * + 1 in 0 .. 2
+ *     sum over k of (code - 1) * q = sum of code * q - sum of q,   code = trit + 1 in 0 .. 2
  *
- * Once the words of sixteen rows are exchanged, a plane of 64 columns is the
- * tile B[k / 4][row][k % 4]. Bounds: as in the kernel for one token, 132,103
- * columns. */
+ * Once the words of sixteen rows are exchanged, a plane of 64 columns is the tile
+ * B[k / 4][row][k % 4]. Bounds: as in the kernel for one token, 132,103 columns. */
 #ifndef BNC_MATMUL_I2_K256_AMX_H
 #define BNC_MATMUL_I2_K256_AMX_H
 

@@ -94,9 +94,13 @@ class MatrixPlan:
         does once for all of them; 0: one."""
         return self.padded_rows // self.tile if self._skips("columns") else 0
 
+    @property
+    def kernels(self) -> list[Kernel]:
+        """One for each variant."""
+        return [v.kernel for v in self.variants] or [self.kernel]
+
     def _skips(self, what: Skips) -> bool:
-        kernels = [self.kernel, *(v.kernel for v in self.variants)]
-        return self.density < 1 and all(k.skips == what for k in kernels)
+        return self.density < 1 and all(k.skips == what for k in self.kernels)
 
     @property
     def tile_bytes(self) -> int:
@@ -105,7 +109,7 @@ class MatrixPlan:
     @property
     def slice(self) -> int:
         """Rows of a tile computed at a time for several tokens; 0: all of them."""
-        each = {k.slice for k in (self.kernel, *(v.kernel for v in self.variants))}
+        each = {k.slice for k in self.kernels}
         rows = each.pop()
         return rows if not each and rows and self.tile % rows == 0 else 0
 
@@ -306,7 +310,7 @@ def plan(
     if screened:
         stride = max(stride, _aligned(model.shape.dim))
     lut = any(m.kernel.activation == "lut16" for m in matrices)
-    bits = any(m.kernel.activation == "bits" for m in matrices)
+    bits = any(k.activation == "bits" for m in matrices for k in m.kernels)
     sums = _sums(groups, head, batch, screened)
     graph = _graph(model, groups)
     if stride:  # where some read floats, every input is kept in both forms
@@ -474,7 +478,7 @@ def _matrix_plan(
     role: str, matrix: Ternary | Integers, target: Target, density: Density, bits: bool = False
 ) -> MatrixPlan:
     if target.variants:
-        shared = [k for k in _layouts(target) if _holds(k[0], matrix, bits)]
+        shared = [ks for ks in _layouts(target) if all(_holds(k, matrix, bits) for k in ks)]
         candidates = [_shared(role, matrix, kernels, target, density) for kernels in shared]
     else:
         kernels = [k for k in target.kernels if _holds(k, matrix, bits)]

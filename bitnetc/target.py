@@ -190,9 +190,9 @@ def _tuned(data: dict[str, Any]) -> str:
 
 
 def shareable(target: Target) -> list[Kernel]:
-    """Kernels that a program for several CPUs may use: those of one activation form, since buffers
-    are placed once."""
-    return [k for k in target.kernels if k.activation == "int8"]
+    """Kernels that a program for several CPUs may use: all but those of look-up tables, whose
+    buffers would be there for all. Planes of bits take little."""
+    return [k for k in target.kernels if k.activation != "lut16"]
 
 
 def _variants(file: str, data: dict[str, Any]) -> tuple[Target, ...]:

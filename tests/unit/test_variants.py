@@ -1,5 +1,6 @@
 """Targets of several CPUs: one layout that all of them read, and mistakes in their files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from bitnetc import resources
 from bitnetc.compiler import load
 from bitnetc.cost import matrix_cost
 from bitnetc.errors import BitnetcError
+from bitnetc.model import ROLES
 from bitnetc.plan import SHARERS, plan, plan_json
 from bitnetc.target import load_target, target_names
 
@@ -47,6 +49,20 @@ def test_the_cheapest_layout_over_all_variants_wins(name: str) -> None:
     for matrix in decided.groups[0].matrices.values():
         mean = sum(v.cost.cycles for v in matrix.variants) / len(matrix.variants)
         assert all(c.cycles >= mean for c in matrix.rejected if c.variants)
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_all_variants_count_bits_or_none_does(name: str) -> None:
+    """Planes of bits are built once for all of them."""
+    model = load(EXAMPLE)
+    signs = {r: replace(getattr(model.blocks[0], r), binary=True) for r in ROLES}
+    blocks = tuple(replace(block, **signs) for block in model.blocks)
+    decided = plan(replace(model, blocks=blocks, activations="signs"), load_target(name))
+    assert decided.bits and "act_bits" in decided.memory.buffers
+    for matrix in decided.groups[0].matrices.values():
+        assert {k.layout_name for k in matrix.kernels} == {"b1_m8k64"}
+        assert {k.activation for k in matrix.kernels} == {"bits"}
+    assert not plan(replace(model, blocks=blocks), load_target(name)).bits
 
 
 def test_the_best_variant_first() -> None:

@@ -103,25 +103,38 @@ BNC_INLINE void bnc_matvec_t5_m4k80_neon(int32_t *restrict acc, const uint8_t *r
     }
 }
 
-/* acc of four rows and n tokens -= codes * q over `count` registers of sixteen columns, from column
- * `first` on. codes: [register][row], as many as
- * int16 sums hold */
+/* acc of four rows and `tokens` tokens, 1 or 2, -= codes * q over `count` registers of sixteen
+ * columns; codes: [register][row], as many as int16 sums hold */
+BNC_INLINE void bnc_tile_t5_m4k80_neon(int32_t *acc, int rows, const int8x16_t (*codes)[4],
+                                       const int8_t *const *q, int tokens, int count)
+{
+    struct bnc_row_neon row[2][4];
+    for (int t = 0; t < tokens; t++)
+        for (int r = 0; r < 4; r++)
+            row[t][r] = bnc_row_zero_neon();
+    for (int v = 0; v < count; v++)
+        for (int t = 0; t < tokens; t++) {
+            const int8x16_t x = vld1q_s8(q[t] + 16 * v);
+            for (int r = 0; r < 4; r++)
+                row[t][r] = bnc_row_add_neon(row[t][r], codes[v][r], x);
+        }
+    for (int t = 0; t < tokens; t++) {
+        int32_t *to = acc + t * rows;
+        vst1q_s32(to, vsubq_s32(vld1q_s32(to), bnc_sum_rows_neon(row[t])));
+    }
+}
+
+/* The same for n tokens, from column `first` on: two share the codes. */
 BNC_INLINE void bnc_tokens_t5_m4k80_neon(int32_t *acc, int rows, const int8x16_t (*codes)[4],
                                          const struct bnc_acts *x, int first, int count, int n)
 {
-    for (int i = 0; i < n; i++) {
-        const int8_t *q = x->q + i * (ptrdiff_t)x->stride + first;
-        struct bnc_row_neon row[4];
-        for (int r = 0; r < 4; r++)
-            row[r] = bnc_row_zero_neon();
-        for (int v = 0; v < count; v++) {
-            const int8x16_t xv = vld1q_s8(q + 16 * v);
-            for (int r = 0; r < 4; r++)
-                row[r] = bnc_row_add_neon(row[r], codes[v][r], xv);
-        }
-        int32_t *to = acc + i * rows;
-        const int32x4_t before = vld1q_s32(to), sum = bnc_sum_rows_neon(row);
-        vst1q_s32(to, vsubq_s32(before, sum));
+    for (int i = 0; i < n; i += 2) {
+        const int8_t *const at = x->q + i * (ptrdiff_t)x->stride + first;
+        const int8_t *const q[2] = { at, i + 1 < n ? at + x->stride : at };
+        if (i + 1 < n)
+            bnc_tile_t5_m4k80_neon(acc + i * rows, rows, codes, q, 2, count);
+        else
+            bnc_tile_t5_m4k80_neon(acc + i * rows, rows, codes, q, 1, count);
     }
 }
 
@@ -139,12 +152,12 @@ BNC_KERNEL int8x16_t bnc_code_t5_neon(uint8x16_t bytes, int v)
     return vreinterpretq_s8_u8(v == 3 ? vshrq_n_u8(low, 4) : vandq_u8(low, low2));
 }
 
-/* Up to four tokens go in pairs, whose sums are the negative ones until the end. For more, four
+/* Two tokens go as a pair, whose sums are the negative ones until the end. For more, four
  * rows of 2000 columns are unpacked to bytes once (8 KB, stays in L1). */
 BNC_KERNEL void bnc_matmul_t5_m4k80_neon(int32_t *restrict acc, const uint8_t *restrict w,
                                          const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { BLOCK = BNC_T5_M4K80_COLS, CHUNK = BNC_T5_M4K80_NEON_BLOCKS * BLOCK, FEW = 4 };
+    enum { BLOCK = BNC_T5_M4K80_COLS, CHUNK = BNC_T5_M4K80_NEON_BLOCKS * BLOCK, FEW = 2 };
     if (n <= FEW) {
         const int i = bnc_pairs_neon(acc, w, x, rows, cols, n, BLOCK, CHUNK, bnc_code_t5_neon);
         for (int at = 0; at < i * rows; at += 4)

@@ -5,11 +5,13 @@
     python bench/arm.py --boards                 projected tokens per second, with the formula
 
 A loop is what the compiler makes of a function's innermost loop; `cycles` and `instr` are for 256
-weights times one token, weights in the first cache. llvm-mca knows no caches and no branches
-predicted wrongly, and its models are those of the makers' optimisation guides or coarser (for the
-Cortex-A53): ratios of loops on one core say more than cycles. Instructions of whole kernels, as
-executed, are what bench/instructions.py counts. Each loop is compiled both for the
-target of bitnetc and for the very core, and the faster one counts.
+weights times one token, weights in the first cache. Each is compiled both for the target of bitnetc
+and for the very core, and the faster one counts. Of ours `a block` is cycles for a block of the
+layout as compiled for the target, the unit of target files, beside the figure in the file that is
+about this core. llvm-mca knows no caches and no branches predicted wrongly, and its models are
+those of the makers' optimisation guides or coarser (for the Cortex-A53): ratios of loops on one
+core say more than cycles. Instructions of whole kernels, as executed, are what
+bench/instructions.py counts.
 
 DIR holds checkouts of other engines, of which loops are taken out as they stand:
   BitNet        github.com/microsoft/BitNet, 16da220ae2b5 (July 2026)
@@ -45,18 +47,19 @@ class Core:
     model: str  # llvm-mca's -mcpu
     target: str
     own: str  # zig cc's flag for this very core
+    figures: str = ""  # the target whose figures are of this core
     triple: str = "aarch64"
 
 
 CORES = (
-    Core("Cortex-A53", "cortex-a53", "rpi3", "-mcpu=cortex_a53"),
+    Core("Cortex-A53", "cortex-a53", "rpi3", "-mcpu=cortex_a53", "rpi3"),
     Core("Cortex-A55", "cortex-a55", "armv8.2-dotprod", "-mcpu=cortex_a55"),
-    Core("Cortex-A72", "cortex-a72", "rpi4", "-mcpu=cortex_a72-aes-sha2"),
+    Core("Cortex-A72", "cortex-a72", "rpi4", "-mcpu=cortex_a72-aes-sha2", "armv8-neon"),
     # llvm-mca gives the A76 the model of an A57; the Neoverse N1 is its sister.
-    Core("Cortex-A76", "neoverse-n1", "rpi5", "-mcpu=cortex_a76"),
+    Core("Cortex-A76", "neoverse-n1", "rpi5", "-mcpu=cortex_a76", "armv8.2-dotprod"),
     Core("Neoverse V1", "neoverse-v1", "armv8.6-i8mm", "-mcpu=neoverse_v1"),
-    Core("Neoverse N2", "neoverse-n2", "armv8.6-i8mm", "-mcpu=neoverse_n2"),
-    Core("Cortex-A7", "cortex-a7", "armv7-neon", "-mcpu=cortex_a7", "armv7"),
+    Core("Neoverse N2", "neoverse-n2", "armv8.6-i8mm", "-mcpu=neoverse_n2", "armv8.6-i8mm"),
+    Core("Cortex-A7", "cortex-a7", "armv7-neon", "-mcpu=cortex_a7", "", "armv7"),
 )
 
 
@@ -73,6 +76,7 @@ class Loop:
     lacks: tuple[str, ...] = ()  # features of targets that use another loop
     plus: bool = False  # C++
     peer: bool = False
+    kernel: Kernel | None = None  # of ours
 
 
 @dataclass
@@ -80,6 +84,7 @@ class Cost:
     cycles: float
     instructions: float
     flags: str  # of the target, or of the core
+    built: float  # cycles as the target has it compiled
 
 
 def _trits(kernel: Kernel) -> bool:
@@ -89,10 +94,10 @@ def _trits(kernel: Kernel) -> bool:
 
 
 def our_loops(target: Target) -> list[Loop]:
-    """Every kernel for trits of the target's kernels, with one token and with many."""
+    """Every kernel of the target for trits and signs, with one token and with many."""
     found = []
     for kernel in KERNELS.values():
-        if not _trits(kernel) or kernel.isa == "scalar":
+        if kernel.layout.code.integers or kernel.isa == "scalar":
             continue
         if not set(kernel.features) <= set(target.features):
             continue
@@ -103,11 +108,18 @@ def our_loops(target: Target) -> list[Loop]:
                 f"cols)\n{{\n    {kernel.symbol}(acc, w, x, rows, cols, {n});\n}}\n"
             )
             key, weights = _key(kernel, tokens)
-            found.append(Loop(kernel.name, tokens, source, key, weights))
+            found.append(Loop(kernel.name, tokens, source, key, weights, kernel=kernel))
     return found
 
 
 def _key(kernel: Kernel, tokens: str) -> tuple[str, int]:
+    if kernel.activation == "bits":
+        lanes = kernel.layout.code.lanes
+        return (r"vcnt\.8" if kernel.isa == "neon32" else r"cnt", 16 * lanes)
+    if kernel.layout_name == "b1_m128k8":
+        return r"vtbl\.8", 32
+    if kernel.layout_name == "b1_m4k128" and kernel.isa == "neon":
+        return r"sadalp", 16
     if kernel.isa == "neoni8mm" and tokens == "many":
         return r"u?s?mmla|smmla", 32
     if kernel.activation == "lut16":
@@ -269,7 +281,8 @@ def cost(loop: Loop, core: Core, folder: Path, mca: str) -> Cost | None:
     """The faster of two compilations; None when the loop is not there."""
     target = load_target(core.target)
     best: Cost | None = None
-    for flags in {target.zig_flags, (core.own,)}:
+    built = math.nan
+    for flags in dict.fromkeys((target.zig_flags, (core.own,))):
         if core.triple == "armv7":
             flags = target.zig_flags
         assembly = compiled(loop, target, flags, folder)
@@ -282,17 +295,19 @@ def cost(loop: Loop, core: Core, folder: Path, mca: str) -> Cost | None:
             continue
         weights = max(keys) * loop.weights
         cycles, body = min(
-            (_mca(body, core, mca) * 256 / weights, body)
+            (cycles_of(body, core, mca) * 256 / weights, body)
             for body, number in zip(bodies, keys, strict=True)
             if number == max(keys)
         )
+        if flags == target.zig_flags:
+            built = cycles
         if best is None or cycles < best.cycles:
             said = "target" if flags == target.zig_flags else "core"
-            best = Cost(cycles, len(body) * 256 / weights, said)
+            best = Cost(cycles, len(body) * 256 / weights, said, built)
     return best
 
 
-def _mca(body: list[str], core: Core, mca: str) -> float:
+def cycles_of(body: list[str], core: Core, mca: str) -> float:
     """Cycles of one turn; not a number where llvm-mca has no model of the core."""
     words = [mca, f"-mtriple={core.triple}", f"-mcpu={core.model}", "-iterations=200"]
     if core.triple == "aarch64":
@@ -335,12 +350,27 @@ def loops(peers: Path | None, mca: str, only: str) -> None:
                         continue
                     print(
                         f"  {tokens:<5}{loop.name:<26}{found.cycles:7.1f} cycles"
-                        f"{found.instructions:7.1f} instr   for the {found.flags}"
+                        f"{found.instructions:7.1f} instr   for the {found.flags:<6}"
+                        + _block(loop, found.built, core)
                     )
+                    if loop.kernel and not _trits(loop.kernel):
+                        continue  # nothing of others to compare with
                     best[loop.peer] = min(best.get(loop.peer, (1e9, "")), (found.cycles, loop.name))
                 if len(best) == 2:
                     ratio = best[False][0] / best[True][0]
                     print(f"  {tokens:<5}{best[False][1]} / {best[True][1]}: {ratio:.2f}")
+
+
+def _block(loop: Loop, cycles: float, core: Core) -> str:
+    """The same for a block of the layout, and what the core's target says of it."""
+    if not loop.kernel:
+        return ""
+    said = f"{cycles * loop.kernel.layout.rows * loop.kernel.layout.cols / 256:8.1f} a block"
+    if not core.figures:
+        return said
+    figures = load_target(core.figures).cost
+    table = figures.cycles_per_block if loop.tokens == "one" else figures.cycles_many
+    return f"{said}, {table[loop.name]} in {core.figures}" if loop.name in table else said
 
 
 # dim, FFN, rows of k and v, layers, vocabulary

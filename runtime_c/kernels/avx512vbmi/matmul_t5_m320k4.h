@@ -19,6 +19,16 @@
 
 _Static_assert(BNC_T5_M320K4_ROWS == 320 && BNC_T5_M320K4_COLS == 4, "unrolled by hand");
 
+/* sum[code][r] += the codes of four columns, of which `bytes` are 64 rows, * q. */
+BNC_INLINE void bnc_add_64_t5_m320k4(__m512i sum[5][4], int r, __m512i bytes, __m512i x,
+                                     const struct bnc_tables_t5_avx512vbmi *tables)
+{
+    __m512i code[5];
+    bnc_unpack_t5_avx512vbmi(code, bytes, tables);
+    for (int s = 0; s < 5; s++)
+        sum[s][r] = _mm512_dpbusd_epi32(sum[s][r], code[s], x);
+}
+
 /* sum[code][register] += the codes of four columns * q, as bnc_add_i2_m256k4(). */
 BNC_INLINE void bnc_add_t5_m320k4(__m512i sum[5][4], const struct bnc_step_avx512 *step,
                                   const struct bnc_tables_t5_avx512vbmi *tables, int fetches)
@@ -27,14 +37,14 @@ BNC_INLINE void bnc_add_t5_m320k4(__m512i sum[5][4], const struct bnc_step_avx51
     bnc_interleave_i2_m256k4(bytes, _mm512_loadu_si512(step->at[0]),
                              _mm512_loadu_si512(step->at[1]), _mm512_loadu_si512(step->at[2]),
                              _mm512_loadu_si512(step->at[3]));
-    for (int r = 0; r < 4; r++) {
-        __m512i code[5];
-        if (fetches)
-            bnc_fetch_quarter(step, r);
-        bnc_unpack_t5_avx512vbmi(code, bytes[r], tables);
-        for (int s = 0; s < 5; s++)
-            sum[s][r] = _mm512_dpbusd_epi32(sum[s][r], code[s], step->x);
-    }
+    bnc_fetch_quarter(step, 0, fetches);
+    bnc_add_64_t5_m320k4(sum, 0, bytes[0], step->x, tables);
+    bnc_fetch_quarter(step, 1, fetches);
+    bnc_add_64_t5_m320k4(sum, 1, bytes[1], step->x, tables);
+    bnc_fetch_quarter(step, 2, fetches);
+    bnc_add_64_t5_m320k4(sum, 2, bytes[2], step->x, tables);
+    bnc_fetch_quarter(step, 3, fetches);
+    bnc_add_64_t5_m320k4(sum, 3, bytes[3], step->x, tables);
 }
 
 /* acc[320] += codes * q: 320 rows and the columns of a list. */
@@ -46,9 +56,9 @@ BNC_KERNEL void bnc_block_t5_m320k4_avx512vbmi(int32_t *acc, const uint8_t *w, c
     for (int s = 0; s < 5; s++)
         for (int r = 0; r < 4; r++)
             sum[s][r] = _mm512_setzero_si512();
-    if (list->dense)
-        for (int i = 0; i < list->parts * list->length; i += 4) {
-            const struct bnc_step_avx512 step = bnc_step_in_order(list, w, i);
+    if (list->all)
+        for (int i = 0; i < list->quarter; i++) {
+            const struct bnc_step_avx512 step = bnc_step_of_all(list->all, w, list->quarter, i);
             bnc_add_t5_m320k4(sum, &step, &tables, 0);
         }
     else

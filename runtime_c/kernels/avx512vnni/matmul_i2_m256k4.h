@@ -26,7 +26,8 @@ _Static_assert(BNC_I2_M256K4_ROWS == 256 && BNC_I2_M256K4_COLS == 4, "unrolled b
  * prefetcher of the second-level cache fetches those between, too, which nobody reads; it follows
  * 32 pages of 4 KiB at most. What the last parts lack are activations of zero. */
 enum {
-    BNC_LISTED = 2048, /* columns looked at at a time */
+    BNC_LISTED = 2048, /* columns in a list, */
+    BNC_REACH = 65536, /* which is made of so many at most */
     BNC_ROUND = 64,
     BNC_FEW = 512, /* a shorter list has a quarter of the parts: less is lacking */
     BNC_NEAR = 8 /* columns from those that are multiplied to those that come to the first cache */
@@ -35,15 +36,30 @@ struct bnc_columns_avx512 {
     uint16_t column[BNC_LISTED + BNC_ROUND];
     int8_t q[BNC_LISTED + BNC_ROUND];
     int parts, length; /* of a part */
-    int dense;         /* nearly all of them, which are read as they follow each other */
+    const int8_t
+        *all; /* where most columns count, there is no list, and all[4 * quarter] is read */
+    int quarter;
 };
 
-/* Lists those of q[cols], cols <= BNC_LISTED, that are not zero. */
-BNC_INLINE void bnc_list_avx512(struct bnc_columns_avx512 *list, const int8_t *q, int cols)
+/* Whether more than 3/5 of q[cols] are not zero: all are read sooner than those, then. */
+BNC_INLINE int bnc_most_avx512(const int8_t *q, int cols)
+{
+    int count = 0;
+    for (int k = 0; k < cols; k += 64) {
+        const __mmask64 there = cols - k < 64 ? (1ull << (cols - k)) - 1 : ~0ull;
+        const __m512i x = _mm512_maskz_loadu_epi8(there, q + k);
+        count += __builtin_popcountll(_mm512_test_epi8_mask(x, x));
+    }
+    return 5 * count > 3 * cols;
+}
+
+/* Lists those of q[cols] that are not zero, until the list is full; returns how many columns of q
+ * that took: all, or a multiple of 16. */
+BNC_INLINE int bnc_list_avx512(struct bnc_columns_avx512 *list, const int8_t *q, int cols)
 {
     __m512i column = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    int count = 0;
-    for (int k = 0; k < cols; k += 16) {
+    int count = 0, k = 0;
+    for (; k < cols && k < BNC_REACH && count <= BNC_LISTED - 16; k += 16) {
         const __mmask16 there = (__mmask16)(cols - k < 16 ? (1u << (cols - k)) - 1 : 0xffff);
         const __m128i x = _mm_maskz_loadu_epi8(there, q + k);
         const __mmask16 some = _mm_test_epi8_mask(x, x);
@@ -54,13 +70,14 @@ BNC_INLINE void bnc_list_avx512(struct bnc_columns_avx512 *list, const int8_t *q
         count += __builtin_popcount(some);
         column = _mm512_add_epi32(column, _mm512_set1_epi32(16));
     }
-    list->dense = 4 * count > 3 * cols;
-    list->parts = list->dense ? 4 : count < BNC_FEW ? BNC_ROUND / 4 : BNC_ROUND;
+    cols = k < cols ? k : cols;
+    list->parts = count < BNC_FEW ? BNC_ROUND / 4 : BNC_ROUND;
     for (; count % list->parts; count++) {
         list->column[count] = list->column[count - 1];
         list->q[count] = 0;
     }
     list->length = count / list->parts;
+    return cols;
 }
 
 /* Four columns that are multiplied together, their activations in all lanes, and what is fetched
@@ -96,26 +113,30 @@ BNC_INLINE struct bnc_step_avx512 bnc_step_of(const struct bnc_columns_avx512 *l
     return step;
 }
 
-/* Columns i to i + 3 of the list as it is, which the prefetcher helps, and fetches those that come
- * BNC_AFTER later to the first cache. */
-BNC_INLINE struct bnc_step_avx512 bnc_step_in_order(const struct bnc_columns_avx512 *list,
-                                                    const uint8_t *w, int i)
+/* Columns i, quarter + i and so on, of all: four streams, as bnc_streams.h has them. */
+BNC_INLINE struct bnc_step_avx512 bnc_step_of_all(const int8_t *q, const uint8_t *w, int quarter,
+                                                  int i)
 {
-    enum { BNC_AFTER = 32 };
-    const uint16_t *now = list->column + i;
-    struct bnc_step_avx512 step = { .x = bnc_four_avx512vnni(list->q + i) };
-    for (int j = 0; j < 4; j++)
-        step.at[j] = w + 64 * (ptrdiff_t)now[j];
-    if (i + BNC_AFTER < list->parts * list->length)
-        for (int j = 0; j < 4; j++)
-            _mm_prefetch((const char *)w + 64 * (ptrdiff_t)now[BNC_AFTER + j], _MM_HINT_T0);
+    const ptrdiff_t bytes = 64 * (ptrdiff_t)quarter, at = 64 * (ptrdiff_t)i;
+    const uint8_t *now = w + at, *then = now + bnc_ahead(at, bytes, 4);
+    struct bnc_step_avx512 step;
+    uint32_t four = 0;
+    for (int j = 0; j < 4; j++) {
+        step.at[j] = now + j * bytes;
+        _mm_prefetch((const char *)then + j * bytes, _MM_HINT_T1);
+        four |= (uint32_t)(uint8_t)q[j * quarter + i] << 8 * j;
+    }
+    step.x = _mm512_set1_epi32((int32_t)four);
     return step;
 }
 
-/* A quarter of what is fetched with a step: spread over its instructions, as memory takes it, which
- * compilers are kept from undoing. */
-BNC_INLINE void bnc_fetch_quarter(const struct bnc_step_avx512 *step, int j)
+/* A quarter of what is fetched with a step, if `fetches`: spread over its instructions, as memory
+ * takes it, which compilers are kept from undoing. They do not unroll a loop around it, either, and
+ * sums would go to memory and back. */
+BNC_INLINE void bnc_fetch_quarter(const struct bnc_step_avx512 *step, int j, int fetches)
 {
+    if (!fetches)
+        return;
     __asm__ volatile("" : : : "memory");
     _mm_prefetch((const char *)step->far[j], _MM_HINT_T1);
     _mm_prefetch((const char *)step->near[j], _MM_HINT_T0);
@@ -143,12 +164,14 @@ __attribute__((noinline, unused)) static void bnc_blocks_avx512(bnc_block_avx512
 {
     const ptrdiff_t bytes = 64 * (ptrdiff_t)cols; /* of a block */
     struct bnc_columns_avx512 list;
+    list.all = bnc_most_avx512(q, cols) ? q : NULL;
+    list.quarter = cols / 4;
     for (int m = 0; m < rows; m += 16)
         _mm512_storeu_si512(acc + m, _mm512_set1_epi32(-sum_q));
-    for (int first = 0; first < cols; first += BNC_LISTED) {
+    for (int first = 0; first < cols;) {
         const uint8_t *at = w + 64 * (ptrdiff_t)first;
-        bnc_list_avx512(&list, q + first, cols - first < BNC_LISTED ? cols - first : BNC_LISTED);
-        if (!list.dense)
+        first += list.all ? cols : bnc_list_avx512(&list, q + first, cols - first);
+        if (!list.all)
             bnc_fetch_first(&list, at);
         for (int m = 0; m < rows; m += height, at += bytes)
             block(acc + m, at, m + height < rows ? at + bytes : at, &list);
@@ -167,6 +190,14 @@ BNC_INLINE void bnc_interleave_i2_m256k4(__m512i to[4], __m512i c0, __m512i c1, 
     to[3] = _mm512_unpackhi_epi16(high01, high23);
 }
 
+/* sum[bits][r] += the codes of four columns and 64 rows * q. */
+BNC_INLINE void bnc_add_64_i2_m256k4(__m512i sum[4][4], int r, __m512i codes, __m512i x,
+                                     const __m512i mask[4])
+{
+    for (int s = 0; s < 4; s++)
+        sum[s][r] = _mm512_dpbusd_epi32(sum[s][r], _mm512_and_si512(codes, mask[s]), x);
+}
+
 /* sum[bits][register] += the codes of four columns * q; with what a step fetches, if `fetches`. */
 BNC_INLINE void bnc_add_i2_m256k4(__m512i sum[4][4], const struct bnc_step_avx512 *step,
                                   const __m512i mask[4], int fetches)
@@ -175,13 +206,14 @@ BNC_INLINE void bnc_add_i2_m256k4(__m512i sum[4][4], const struct bnc_step_avx51
     bnc_interleave_i2_m256k4(codes, _mm512_loadu_si512(step->at[0]),
                              _mm512_loadu_si512(step->at[1]), _mm512_loadu_si512(step->at[2]),
                              _mm512_loadu_si512(step->at[3]));
-    for (int r = 0; r < 4; r++) {
-        if (fetches)
-            bnc_fetch_quarter(step, r);
-        for (int s = 0; s < 4; s++)
-            sum[s][r] =
-                _mm512_dpbusd_epi32(sum[s][r], _mm512_and_si512(codes[r], mask[s]), step->x);
-    }
+    bnc_fetch_quarter(step, 0, fetches);
+    bnc_add_64_i2_m256k4(sum, 0, codes[0], step->x, mask);
+    bnc_fetch_quarter(step, 1, fetches);
+    bnc_add_64_i2_m256k4(sum, 1, codes[1], step->x, mask);
+    bnc_fetch_quarter(step, 2, fetches);
+    bnc_add_64_i2_m256k4(sum, 2, codes[2], step->x, mask);
+    bnc_fetch_quarter(step, 3, fetches);
+    bnc_add_64_i2_m256k4(sum, 3, codes[3], step->x, mask);
 }
 
 /* acc[256] += codes * q: 256 rows and the columns of a list. */
@@ -194,9 +226,9 @@ BNC_KERNEL void bnc_block_i2_m256k4_avx512vnni(int32_t *acc, const uint8_t *w, c
     for (int s = 0; s < 4; s++)
         for (int r = 0; r < 4; r++)
             sum[s][r] = _mm512_setzero_si512();
-    if (list->dense)
-        for (int i = 0; i < list->parts * list->length; i += 4) {
-            const struct bnc_step_avx512 step = bnc_step_in_order(list, w, i);
+    if (list->all)
+        for (int i = 0; i < list->quarter; i++) {
+            const struct bnc_step_avx512 step = bnc_step_of_all(list->all, w, list->quarter, i);
             bnc_add_i2_m256k4(sum, &step, mask, 0);
         }
     else

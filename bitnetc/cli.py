@@ -43,6 +43,7 @@ out = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 err = Console(stderr=True)
 
 EXIT_MISTAKE = 2
+Zeros = tuple[float, float] | None  # Model.zeros
 
 
 class _Group(click.Group):
@@ -69,6 +70,20 @@ def _note(text: str) -> None:
     click.echo(f"note: {text}", err=True)
 
 
+def _zeros(ctx: click.Context, option: click.Parameter, text: str | None) -> Zeros:
+    """Two shares, from "0.8,0.88"."""
+    if text is None:
+        return None
+    try:
+        products, codes = (float(word) for word in text.split(","))
+    except ValueError:
+        products = codes = -1.0
+    if not (0 <= products <= 1 and 0 <= codes <= 1):
+        hint = "write the two shares that a program's --bench shows, as 0.81,0.88"
+        raise BitnetcError("--zeros", f'"{text}" is not two shares from 0 to 1', hint)
+    return products, codes
+
+
 def _compile_options(command: Callable[..., None]) -> Callable[..., None]:
     """What compile, plan and verify share: the model (its first argument), the target, sizes."""
 
@@ -80,6 +95,7 @@ def _compile_options(command: Callable[..., None]) -> Callable[..., None]:
         quantise: str | None,
         head: str,
         kv: CacheType,
+        zeros: Zeros,
         **more: Any,
     ) -> None:
         board = more["board"] and load_board(more["board"])
@@ -92,7 +108,10 @@ def _compile_options(command: Callable[..., None]) -> Callable[..., None]:
         model = with_integer_head(
             load(checkpoint, i2s_layout, ffn_activation, bool(quantise)), head
         )
-        model = replace(model, kv=kv)
+        if zeros and model.ffn_activation != "relu2":
+            what = "is for a model with ReLU^2, and this one has another activation"
+            raise BitnetcError("--zeros", what, "leave it out")
+        model = replace(model, kv=kv, zeros=zeros)
         for note in model.notes:
             _note(note)
         command(model, **more)
@@ -137,6 +156,12 @@ def _compile_options(command: Callable[..., None]) -> Callable[..., None]:
                 type=click.Choice(get_args(CacheType)),
                 default="f16",
                 help="Keys and values in the cache: float16, or int8 with a scale for each head.",
+            ),
+            click.option(
+                "--zeros",
+                metavar="P,C",
+                callback=_zeros,
+                help="Behind ReLU^2, as --bench shows them: 0.81,0.88. Kernels are chosen for it.",
             ),
         )
     ):

@@ -289,6 +289,9 @@ class Model:
     embedding_scale: float = 1.0  # of a token's vector; used as float32
     pooling: Pooling | None = None  # of a model that embeds texts; None: it writes them
     kv: CacheType = "f16"  # of keys and values in the cache
+    # Behind ReLU^2 the shares of gated products and of codes before w_down that are zero, where
+    # they are known: what the planner expects of a token, and no part of the arithmetic.
+    zeros: tuple[float, float] | None = None
     # Units that a norm before w_down divides by, where some that are always zero were left out
     # (prune.py); None: as many as there are.
     ffn_units: int | None = None

@@ -22,7 +22,8 @@ from bitnetc.target import Target, shareable
 _KERNEL_STACK = {"amx": 131072, "avx512vbmi": 65536, "avx512vnni": 65536, "avxvnni": 32768}
 # What of a matrix matters for one token where the gate's activation is ReLU^2: rows of w_up whose
 # gate is not zero, half by the sign alone; columns of w_down whose code is not zero. The makers of
-# BitNet b1.58 2B4T report less than a fifth of the latter.
+# BitNet b1.58 2B4T report less than a fifth of the latter. Few plans depend on it, see
+# docs/performance.md; for those a model says its own (Model.zeros).
 Density = Mapping[Skips, float]
 RELU2_DENSITY: dict[str, Density] = {"w_up": {"rows": 0.5}, "w_down": {"columns": 0.4}}
 MAX_TILE = 64  # rows: a tile's int32 sums for a batch stay in L1 beside the weights
@@ -422,8 +423,12 @@ def _density(model: Model) -> Mapping[str, Density]:
     on. The sign of zero is no zero."""
     if model.ffn_activation != "relu2":
         return {}
+    density = RELU2_DENSITY
+    if model.zeros:
+        rows, columns = (max(0.001, round(1.0 - share, 6)) for share in model.zeros)  # costs > 0
+        density = {"w_up": {"rows": rows}, "w_down": {"columns": columns}}
     signs = model.activations == "signs"
-    return {r: d for r, d in RELU2_DENSITY.items() if not (signs and "columns" in d)}
+    return {r: d for r, d in density.items() if not (signs and "columns" in d)}
 
 
 def _block_plan(

@@ -22,11 +22,14 @@ DIR holds checkouts of other engines, of which loops are taken out as they stand
 import argparse
 import math
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+import mistakes  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "kernels")]
@@ -323,6 +326,10 @@ def cycles_of(body: list[str], core: Core, mca: str) -> float:
 
 def loops(peers: Path | None, mca: str, only: str) -> None:
     """The table of inner loops."""
+    if not any(core.name.endswith(only) for core in CORES):
+        sys.exit(f"--core {only}: known are {', '.join(core.name for core in CORES)}")
+    if not shutil.which(mca):
+        sys.exit(f"{mca} is not here: it comes with LLVM; --mca says where")
     version = subprocess.run([mca, "--version"], capture_output=True, text=True).stdout
     number = version.split("version", 1)[1].split()[0]
     print(f"llvm-mca {number}; cycles and instructions for 256 weights and one token")

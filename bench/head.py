@@ -14,6 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import mistakes  # noqa: F401
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray

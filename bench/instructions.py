@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mistakes  # noqa: F401
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "kernels"), str(ROOT / "bench")]
 
@@ -54,6 +56,10 @@ def emulated(target: Target) -> bool:
     return bool(target.checks) and not (target.variants or target.base or target.freestanding)
 
 
+def _cpus(target: Target) -> list[str]:
+    return [cpu for cpu in target.checks if cpu not in ("host", "node")]
+
+
 def main() -> None:
     words = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -63,13 +69,13 @@ def main() -> None:
     words.add_argument("--tokens", type=int, nargs="*", default=[1, 64])
     words.add_argument("--profile", metavar="KERNEL")
     chosen = words.parse_args()
-    try:
-        for name in chosen.targets or target_names():
-            target = load_target(name)
-            if chosen.targets or (emulated(target) and target.emulator):
-                report(target, chosen.kernels, chosen.tokens, chosen.profile)
-    except BitnetcError as error:
-        sys.exit(str(error))
+    for name in chosen.targets or target_names():
+        target = load_target(name)
+        plays = emulated(target) and target.emulator and _cpus(target)
+        if chosen.targets and not plays:
+            raise BitnetcError(target.name, "no emulator plays its CPUs instruction by instruction")
+        if plays:
+            report(target, chosen.kernels, chosen.tokens, chosen.profile)
 
 
 def report(
@@ -79,7 +85,10 @@ def report(
     own = any(k.features for k in kernels_of(target))
     names = [name for name in places if not (own and name.startswith("scalar:"))]
     if wanted or profile:
-        names = [name for name in places if name in (wanted or [profile or ""])]
+        asked = wanted or [profile or ""]
+        names = [name for name in places if name in asked]
+        for name in {*asked, *([profile] if profile else [])} - set(places):
+            raise BitnetcError(target.name, f'no kernel "{name}"', f"it has {', '.join(places)}")
     wasm = target.arch == "wasm32"
     with tempfile.TemporaryDirectory() as folder:
         source, program = Path(folder, "instructions.c"), Path(folder, "instructions")
@@ -88,7 +97,7 @@ def report(
         text = render(template, target, rows=ROWS, cols=COLS, shapes=shapes)
         source.write_text(text)
         build(source, program, target, False)
-        cpus = [cpu for cpu in target.checks if cpu not in ("host", "node")]
+        cpus = _cpus(target)
         # Vectors of any length differ by it; other CPUs execute the same instructions.
         for cpu in cpus if target.arch == "riscv64" else cpus[:1]:
             print(f"{target.name}, {cpu}")

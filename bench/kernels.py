@@ -17,6 +17,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import mistakes  # noqa: F401
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "kernels")]
 
@@ -147,23 +149,24 @@ def report(target: Target, benches: list[Bench], lines: list[list[str]]) -> None
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--target", default="native")
-    parser.add_argument("--mib", type=int, default=512, help="size of the memory-sized buffer")
+    parser.add_argument(
+        "--mib", type=int, default=512, help="size of the memory-sized buffer, 32 or more"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="the best of these counts")
     arguments = parser.parse_args()
-    try:
-        target = load_target(arguments.target)
-        if not runs_here(target):
-            raise BitnetcError(target.name, "does not run here, and an emulator tells no time")
-        if target.variants:
-            raise BitnetcError(target.name, "has the kernels of several targets: name one of them")
-        benches = [
-            Bench(kernel, role, *shape)
-            for role, shape in SHAPES.items()
-            for kernel in kernels_of(target)
-        ]
-        report(target, benches, measure(target, benches, arguments.mib, arguments.rounds))
-    except BitnetcError as error:
-        sys.exit(str(error))
+    if arguments.mib < 32 or arguments.rounds < 1:  # a matrix of 8-bit weights has 17 MiB
+        parser.error("--mib takes 32 or more, --rounds 1 or more")
+    target = load_target(arguments.target)
+    if not runs_here(target):
+        raise BitnetcError(target.name, "does not run here, and an emulator tells no time")
+    if target.variants:
+        raise BitnetcError(target.name, "has the kernels of several targets: name one of them")
+    benches = [
+        Bench(kernel, role, *shape)
+        for role, shape in SHAPES.items()
+        for kernel in kernels_of(target)
+    ]
+    report(target, benches, measure(target, benches, arguments.mib, arguments.rounds))
 
 
 if __name__ == "__main__":

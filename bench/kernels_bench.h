@@ -88,7 +88,8 @@ static void bench_kernel(const struct bench *b, const uint8_t *w, size_t bytes,
             const int fit = CACHED_BYTES / b->tile_bytes;
             const int tiles = cached && fit < b->tiles ? (fit > 0 ? fit : 1) : b->tiles;
             const size_t matrix = (size_t)tiles * (size_t)b->tile_bytes;
-            const int copies = cached ? 1 : (int)(bytes / (n == 1 ? 1 : 16) / matrix);
+            const int some = cached ? 1 : (int)(bytes / (n == 1 ? 1 : 16) / matrix);
+            const int copies = some ? some : 1;
             double total = 0.0;
             if (cached) {
                 once(b, acc, w, x, tiles, 2, n);

@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+import mistakes  # noqa: F401
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,7 +49,7 @@ def timed(what: str, words: list[str], stdin: bytes = b"") -> bytes:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("-o", dest="folder", type=Path, required=True)
     parser.add_argument("--target", default="native")

@@ -17,6 +17,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import mistakes  # noqa: F401
+
 HERE = Path(__file__).resolve().parent
 FLAGS = ("-std=c11", "-O3", "-march=native", "-Wall", "-Wextra", "-Werror", "-pthread")
 
@@ -66,8 +68,8 @@ def table(limits: list[Limit]) -> list[str]:
 
 def built(folder: Path) -> Path:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
-    if not compiler:
-        raise SystemExit("no C compiler: set CC")
+    if not compiler or not shutil.which(compiler):
+        raise SystemExit(f"{compiler or 'cc'}: no such C compiler; CC names one")
     program = folder / "limits"
     subprocess.run([compiler, *FLAGS, str(HERE / "limits.c"), "-o", str(program)], check=True)
     return program
@@ -80,6 +82,10 @@ def main() -> None:
     parser.add_argument("--file", type=Path)
     parser.add_argument("--build", type=Path, help="only build the program, there")
     given = parser.parse_args()
+    if given.threads < 1 or given.mib < 1:
+        parser.error("--threads and --mib take 1 or more")
+    if given.file and not given.file.is_file():
+        parser.error(f"--file {given.file}: not there")
     with tempfile.TemporaryDirectory() as name:
         if given.build:
             built(given.build)

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import mistakes  # noqa: F401
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]

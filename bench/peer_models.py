@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import mistakes  # noqa: F401
 import numpy as np
 from numpy.typing import NDArray
 
@@ -211,8 +212,12 @@ def main() -> None:
     parser.add_argument("--head", choices=HEADS, default="Q6_K")
     parser.add_argument("--arch", default="bitnet-b1.58", help="llama.cpp itself knows `bitnet`")
     given = parser.parse_args()
-    with given.file.open("wb") as file:
-        write(file, given.checkpoint, given.type, given.head, given.arch)
+    try:
+        with given.file.open("wb") as file:
+            write(file, given.checkpoint, given.type, given.head, given.arch)
+    except BaseException:
+        given.file.unlink(missing_ok=True)  # no half of a file stays
+        raise
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import mistakes  # noqa: F401
+
 KEYS = {"name", "command", "deep", "output", "against", "peer", "bytes", "first"}
 
 
@@ -244,11 +246,19 @@ def save(path: Path, engines: Sequence[Engine], samples: Sequence[Sample]) -> No
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
+def _threads(text: str) -> list[int]:
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no numbers with commas between")
+    return [int(word) for word in text.split(",")]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("engines", nargs="?", type=Path, help="a TOML file that names them")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", default="1,2", help="numbers, with commas between")
+    parser.add_argument(
+        "--threads", default="1,2", type=_threads, help="numbers, with commas between"
+    )
     parser.add_argument("--only", default="", help="engines whose name has this pattern")
     parser.add_argument("--depth", type=int, default=0, help="tokens before the decoded ones")
     parser.add_argument("--json", type=Path, help="runs are added to those of this file")
@@ -271,7 +281,7 @@ def main() -> None:
     known |= {engine.name: engine for engine in chosen}
     first = max((s.round for s in samples), default=-1) + 1
     for number in range(first, first + given.rounds):
-        for threads in map(int, given.threads.split(",")):
+        for threads in given.threads:
             turn = number % len(chosen)  # no engine is always the first
             for engine in chosen[turn:] + chosen[:turn]:
                 samples.append(sample(engine, threads, number, given.depth))

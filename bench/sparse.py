@@ -16,6 +16,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import mistakes  # noqa: F401
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "kernels")]
 
@@ -86,39 +88,38 @@ def report(found: list[Contestant], lines: list[list[str]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=" ".join(__doc__.splitlines()[:2]))
     parser.add_argument("--target", default="native")
     parser.add_argument("--copies", type=int, default=30, help="blocks of weights to walk through")
     parser.add_argument("--rounds", type=int, default=5, help="the best of these counts")
     parser.add_argument("--program", type=Path, help="write it there and run nothing")
     parser.add_argument("--run", type=Path, help="run the one that was written")
     arguments = parser.parse_args()
-    try:
-        target = load_target(arguments.target)
-        found = contestants(target)
-        view = {
-            "contestants": found,
-            "headers": sorted({k.header for c in found for k in (c.kernel, c.gate) if k}),
-            "dim": DIM,
-            "ffn": FFN,
-            "stride": max(c.cols for c in found),
-            "permits": sorted({c.kernel.permit for c in found if c.kernel.permit}),
-            "densities": DENSITIES,
-            "rounds": arguments.rounds,
-            "copies": arguments.copies,
-        }
-        with tempfile.TemporaryDirectory() as folder:
-            source, program = Path(folder, "sparse.c"), Path(folder, "sparse")
-            program = arguments.run or arguments.program or program
-            if not arguments.run:
-                source.write_text(render(ROOT / "bench" / "sparse.c.jinja", target, **view))
-                build(source, program, target, runs_here(target))
-            if not arguments.program:
-                words = command(target, program, None, None)
-                done = subprocess.run(words, capture_output=True, text=True, check=True)
-                report(found, [line.split() for line in done.stdout.splitlines()])
-    except BitnetcError as error:
-        sys.exit(str(error))
+    target = load_target(arguments.target)
+    if not runs_here(target) and not arguments.program:
+        raise BitnetcError(target.name, "does not run here", "--program PATH writes the program")
+    found = contestants(target)
+    view = {
+        "contestants": found,
+        "headers": sorted({k.header for c in found for k in (c.kernel, c.gate) if k}),
+        "dim": DIM,
+        "ffn": FFN,
+        "stride": max(c.cols for c in found),
+        "permits": sorted({c.kernel.permit for c in found if c.kernel.permit}),
+        "densities": DENSITIES,
+        "rounds": arguments.rounds,
+        "copies": arguments.copies,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        source, program = Path(folder, "sparse.c"), Path(folder, "sparse")
+        program = arguments.run or arguments.program or program
+        if not arguments.run:
+            source.write_text(render(ROOT / "bench" / "sparse.c.jinja", target, **view))
+            build(source, program, target, runs_here(target))
+        if not arguments.program:
+            words = command(target, program, None, None)
+            done = subprocess.run(words, capture_output=True, text=True, check=True)
+            report(found, [line.split() for line in done.stdout.splitlines()])
 
 
 if __name__ == "__main__":

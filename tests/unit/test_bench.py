@@ -18,6 +18,7 @@ import peers  # noqa: E402
 import sparse  # noqa: E402
 
 from bitnetc.compiler import load  # noqa: E402
+from bitnetc.kernels import KERNELS  # noqa: E402
 from bitnetc.model import Ternary  # noqa: E402
 from bitnetc.target import load_target  # noqa: E402
 
@@ -184,3 +185,16 @@ def test_kernels_that_are_timed() -> None:
     assert {c.kernel.skips for c in found} == {"nothing", "rows", "columns"}
     assert {bool(c.gate) for c in found} == {True, False}
     assert all(c.kernel.layout.code.base == 3 for c in found)
+
+
+def test_timing_programs_build_and_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = load_target("scalar")
+    bench = kernels.Bench(KERNELS["scalar:i2_k64"], "wk", *kernels.SHAPES["wk"])
+    lines = kernels.measure(target, [bench], 32, 1)
+    timed = {tuple(words[3:6]) for words in lines if words[0] == "kernel" and float(words[6]) > 0}
+    assert len(timed) == 4 and {"lut16", "stream", "dense", "attend"} <= {w[0] for w in lines}
+    monkeypatch.setattr(sys, "argv", ["sparse", "--target=scalar", "--copies=1", "--rounds=1"])
+    sparse.main()
+    assert capsys.readouterr().out.count("1.00x") == 2 * len(sparse.DENSITIES)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import mistakes  # noqa: F401
 import numpy as np
@@ -20,12 +21,13 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
+from bitnetc.binary import find_binary  # noqa: E402
 from bitnetc.build import build  # noqa: E402
 from bitnetc.compiler import load, silent  # noqa: E402
 from bitnetc.emit import emit  # noqa: E402
 from bitnetc.footprint import footprint, measured  # noqa: E402
 from bitnetc.kernels import Kernel  # noqa: E402
-from bitnetc.model import Dense, Model, Ternary  # noqa: E402
+from bitnetc.model import ROLES, Dense, Model, Ternary  # noqa: E402
 from bitnetc.plan import plan  # noqa: E402
 from bitnetc.semihosting import command  # noqa: E402
 from bitnetc.target import Target, load_target, target_names  # noqa: E402
@@ -65,6 +67,20 @@ def count(model: Model, target: Target, kernel: Kernel, folder: Path) -> dict[st
     }
 
 
+def signs(model: Model) -> Model:
+    """The same with 1 for every 0: all its matrices take one bit a weight."""
+
+    def without_zeros(matrix: object) -> Ternary:
+        assert isinstance(matrix, Ternary)
+        return dataclasses.replace(matrix, load=lambda: matrix.load() + (matrix.load() == 0))
+
+    blocks = []
+    for block in model.blocks:
+        changes: dict[str, Any] = {r: without_zeros(getattr(block, r)) for r in ROLES}
+        blocks.append(dataclasses.replace(block, **changes))
+    return find_binary(dataclasses.replace(model, blocks=tuple(blocks)))
+
+
 def measure() -> None:
     """The tables of docs/microcontrollers.md."""
     model = load(EXAMPLE)
@@ -74,9 +90,11 @@ def measure() -> None:
             target = load_target(name)
             if not target.freestanding:
                 continue
-            ternary = [k for k in target.kernels if k.layout_name.startswith("i2_")]
-            for i, kernel in enumerate(ternary):
-                f = count(model, target, kernel, Path(scratch) / f"{name}-{i}")
+            layouts = ("i2_", "b1_")
+            chosen = [k for k in target.kernels if k.layout_name.startswith(layouts)]
+            for i, kernel in enumerate(k for k in chosen if k.activation == "int8"):
+                held = signs(model) if kernel.layout.code.binary else model
+                f = count(held, target, kernel, Path(scratch) / f"{name}-{i}")
                 if i == 0:
                     sizes.append(
                         f"| `{name}` | {f['flash']:,} | {f['flash planned']:,} | {f['ram']:,} | "
@@ -84,14 +102,14 @@ def measure() -> None:
                         f"{f['stack']:,} of {f['stack kept']:,} |"
                     )
                 speeds.append(
-                    f"| `{name}` | `{kernel.name}` | {f['prefill'] / 1e3:,.0f} | "
+                    f"| `{name}` | `{kernel.name}` | {f['flash']:,} | {f['prefill'] / 1e3:,.0f} | "
                     f"{f['decode'] / 1e3:,.0f} |"
                 )
     print("| target | flash | planned | RAM | planned | arena | planned | stack used |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     print("\n".join(sizes))
-    print("\n| target | kernel | thousand instructions, prefill | decode |")
-    print("| --- | --- | ---: | ---: |")
+    print("\n| target | kernel | flash | thousand instructions, prefill | decode |")
+    print("| --- | --- | ---: | ---: | ---: |")
     print("\n".join(speeds))
 
 

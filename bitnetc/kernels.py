@@ -205,6 +205,8 @@ KERNELS: dict[str, Kernel] = {
         Kernel("neon32", "i2_m4k64", "int8", ("neon32",), _WIDE, "defined(__ARM_NEON)"),
         Kernel("neon32", "tl1_m64k4", "lut16", ("neon32",), _WIDE, "defined(__ARM_NEON)"),
         Kernel("dsp", "i2_m4k64", "int8", ("dsp",), _WIDE, "defined(__ARM_FEATURE_SIMD32)"),
+        Kernel("dsp", "b1_m4k32", "int8", ("dsp",), _WIDE, "defined(__ARM_FEATURE_SIMD32)"),
+        Kernel("mve", "b1_m4k32", "int8", ("mve",), _WIDE, "defined(__ARM_FEATURE_MVE)"),
         Kernel("mve", "i2_m4k64", "int8", ("mve",), _WIDE, "defined(__ARM_FEATURE_MVE)"),
         Kernel("rvv", "i2_m128k16", "int8", ("rvv",), _WIDE, "defined(__riscv_vector)"),
         Kernel("sse41", "b1_m32k64", "int8", ("sse41",), _WIDE, "defined(__SSE4_1__)"),

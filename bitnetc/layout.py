@@ -8,9 +8,9 @@ every trit.
 
 Left of the arrow the two indices are split into digits, most significant first:
 column k = 128*kb + 32*kq + kl. A digit without a size is as long as the matrix needs. Right of
-the arrow is the order in memory, slowest first; the digit after the bar selects one of the codes
-that share a byte, highest first. Where codes share several bytes, a star says at which place in
-that order these follow each other, behind the digits without a size.
+the arrow is the order in memory, slowest first; what stands after the bar, one digit or two,
+selects one of the codes that share a byte, highest first. Where codes share several bytes, a star
+says at which place in that order these follow each other, behind the digits without a size.
 """
 
 from dataclasses import dataclass
@@ -175,13 +175,17 @@ class Layout:
 
     @cached_property
     def order(self) -> list[Digit]:
-        """Memory order, slowest first; the last digit is the one inside the byte."""
+        """Memory order, slowest first; the last `inside` digits are those inside the byte."""
         return [self.digits[word] for word in self._words if word != "*"]
+
+    @property
+    def inside(self) -> int:
+        return len(self.rule.split("|")[1].split())
 
     @property
     def part_bytes(self) -> int:
         """From one byte that some codes share to the next."""
-        return int(np.prod([d.size or 1 for d in self.order[self._star : -1]]))
+        return int(np.prod([d.size or 1 for d in self.order[self._star : -self.inside]]))
 
     @property
     def rows(self) -> int:
@@ -271,13 +275,18 @@ class Layout:
 
     def c_byte(self) -> str:
         """The byte's index, by Horner's rule over the memory order; of several, the first's."""
-        first, *rest = self.order[:-1]
+        first, *rest = self.order[: -self.inside]
         text = first.name
         for i, d in enumerate(rest, 1):
             size = d.size or f"(cols / {self.cols})"
             before = f"{self.code.parts} * " if i == self._star else ""
             text = f"{text if i == 1 else f'({text})'} * {before}{size} + {d.name}"
         return text
+
+    def c_lane(self) -> str:
+        """Which of the codes that share a byte."""
+        first, *rest = (d for d in self.order[-self.inside :])
+        return f"({first.name} * {rest[0].size} + {rest[0].name})" if rest else first.name
 
     def picture(self) -> list[str]:
         """Where the codes of the first two bytes and of the last one come from, found by
@@ -346,6 +355,8 @@ LAYOUTS: dict[str, Layout] = {
         Layout("b1_m32k64", "mo mh:2 mi:16, kb kc:2 kq:8 kl:4 -> mo kb kc mh mi kl | kq", SIGN),
         Layout("b1_m128k16", "mo mi:16 mq:8, kb kl:16 -> mo kb kl mi | mq", SIGN),
         Layout("b1_m128k8", "mo mi:128, kb kq:8 -> mo kb mi | kq", SIGN),
+        # For microcontrollers, whose models are narrow: a byte is four rows of two columns.
+        Layout("b1_m4k32", "mo mi:4, kb kq:2 kl:16 -> mo kb kl | kq mi", SIGN),
         # For activations of one bit and three levels: 64 bits of a row are a word, and words of
         # eight rows follow each other. Columns are placed as shifts of words of codes place them.
         Layout("b1_m8k64", "mo mi:8, kb kq:8 kx:8 -> mo kb mi kx | kq", SIGN),

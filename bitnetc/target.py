@@ -49,6 +49,7 @@ _CPUINFO = {
     "dotprod": {"asimddp"},
     "i8mm": {"i8mm"},
     "neon32": {"neon"},
+    "dsp": {"edsp"},
 }
 BATCH = 64  # tokens of a prompt that go through a block together, unless a target says otherwise
 ARCHES = ("host", "x86_64", "aarch64", "arm", "riscv64", "wasm32")

@@ -467,6 +467,30 @@ static inline int bnc_b1_m128k8_at(const uint8_t *w, int cols, int m, int k)
     return 2 * (w[byte] >> shift & 1) - 1;
 }
 
+/* b1_m4k32: blocks of 4 x 32 signs.
+ *
+ *     mo mi:4, kb kq:2 kl:16 -> mo kb kl | kq mi
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:    (0, 0)    (1, 0)    (2, 0)    (3, 0)   (0, 16)   (1, 16)   (2, 16)   (3, 16)
+ *     byte   1:    (0, 1)    (1, 1)    (2, 1)    (3, 1)   (0, 17)   (1, 17)   (2, 17)   (3, 17)
+ *     byte  15:   (0, 15)   (1, 15)   (2, 15)   (3, 15)   (0, 31)   (1, 31)   (2, 31)   (3, 31)
+ */
+enum { BNC_B1_M4K32_ROWS = 4, BNC_B1_M4K32_COLS = 32 };
+
+static inline int bnc_b1_m4k32_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 4;
+    const int mi = m % 4;
+    const int kb = k / 32;
+    const int kq = k / 16 % 2;
+    const int kl = k % 16;
+    const int byte = (mo * (cols / 32) + kb) * 16 + kl;
+    const int shift = 7 - 1 * (kq * 4 + mi);
+    return 2 * (w[byte] >> shift & 1) - 1;
+}
+
 /* b1_m8k64: blocks of 8 x 64 signs.
  *
  *     mo mi:8, kb kq:8 kx:8 -> mo kb mi kx | kq

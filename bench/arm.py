@@ -215,14 +215,19 @@ def peer_loops(folder: Path) -> list[Loop]:
         r"^template <int nrc_y>\nstatic void mul_mat_iq2bn_q8_K64\(",
     ):
         text += _taken(bit, pattern) + ";\n"
-    for name, function in (("IQ2_BN", "iq2bn_q8_K64"), ("IQ2_BN_R4", "iq2_bn_r4_q8_k16")):
-        for tokens, n in (("one", 1), ("many", 4 if "R4" in name else 8)):
+    # Of many tokens IQ2_BN takes eight at a time and IQ2_BN_R4 four or five, on Arm at most.
+    for name, function, most in (
+        ("IQ2_BN", "iq2bn_q8_K64", (8,)),
+        ("IQ2_BN_R4", "iq2_bn_r4_q8_k16", (4, 5)),
+    ):
+        for n in (1, *most):
             call = (
                 "void loop(int n, const void *x, size_t b, const DataInfo *i, int r) "
                 f"{{ mul_mat_{function}<{n}>(n, x, b, *i, r); }}\n"
             )
-            name_ = f"ik_llama.cpp {name}"
-            found.append(Loop(name_, tokens, text + call, *sdot, ("dotprod",), (), True, True))
+            whole, tokens = text + call, "one" if n == 1 else "many"
+            said = f"ik_llama.cpp {name}" + (f" {n}" if n == 5 else "")
+            found.append(Loop(said, tokens, whole, *sdot, ("dotprod",), (), True, True))
     return found
 
 

@@ -688,6 +688,11 @@ class Quantisation:
         """Of a module's integers, or FLOAT_BITS; 0 where it is ternary. The first entry counts."""
         return next((bits for entry, bits in self.modules if _names(entry, module)), 0)
 
+    def unmatched(self, modules: Collection[str]) -> list[str]:
+        """Entries of `modules` that name none of these."""
+        entries = (entry for entry, _ in self.modules)
+        return [e for e in entries if not any(_names(e, module) for module in modules)]
+
 
 def _names(entry: str, module: str) -> bool:
     """transformers' rule: an entry matches from the start up to a module boundary, or as a

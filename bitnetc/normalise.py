@@ -324,6 +324,7 @@ class _Reader:
     def __init__(self, ckpt: Checkpoint, family: Family, quant: Quantisation, shape: Shape) -> None:
         self.ckpt, self.family, self.quant, self.shape = ckpt, family, quant, shape
         self.taken: set[str] = set()
+        self.matrices: set[str] = set()  # the modules of blocks
         self.notes: list[str] = []
 
     def block(self, layer: int, rope: int, window: int) -> Block:
@@ -472,6 +473,7 @@ class _Reader:
         name = self._name(role, layer)
         tensor = self._take(name)
         rows, cols = self._extents(role)
+        self.matrices.add(name.removesuffix(".weight"))
         if isinstance(tensor, TernaryTensor):
             return self._coded(tensor, role, rows, cols)
         if self.quant.keeps(name.removesuffix(".weight")):
@@ -526,8 +528,15 @@ class _Reader:
         return Integers(rows, cols, bits, scale, partial(_load_integers, tensor, bits))
 
     def unused(self) -> list[str]:
-        """Notes on tensors without a role. Errors: layers that the config does not count."""
+        """Notes on tensors without a role. Errors: layers that the config does not count, bits of
+        modules that are no matrix of a block."""
         notes = []
+        for entry in self.quant.unmatched(self.matrices):
+            raise self.ckpt.fields.error(
+                "quantization_config",
+                f"modules: {shown(entry)} names no matrix of a block",
+                "the matrices are " + ", ".join(sorted(self.matrices)[:2]) + " and so on",
+            )
         counted = {self.family.layer.replace("N", str(layer)) for layer in range(self.shape.layers)}
         roles = self._block_names()
         for name in self.ckpt.tensors:

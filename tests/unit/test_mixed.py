@@ -125,6 +125,12 @@ def test_damaged_modules_are_refused(tmp_path: Path, modules: Any) -> None:
     assert "quantization_config: modules" in mistake(tmp_path, modules)
 
 
+def test_bits_of_what_is_no_matrix_are_refused(tmp_path: Path) -> None:
+    for name in ("mlp.dwon_proj", "lm_head", "model.layers.99"):
+        said = mistake(tmp_path, {"mlp.down_proj": {"bits": 4}, name: {"bits": 4}})
+        assert f'quantization_config: modules: "{name}" names no matrix of a block' in said
+
+
 def test_bits_and_storage_must_agree(tmp_path: Path) -> None:
     assert "nothing says how many bits" in mistake(tmp_path, {"mlp.dwon_proj": {"bits": 4}})
     assert "stored as U8" in mistake(

@@ -8,7 +8,7 @@
  * are, those at bit 1 masked where they lie, which is the 2 of the formula. With several tokens a
  * bit is unpacked to a code 0 or 2, and a sign is that code less one, as a trit is.
  * Bounds: in int16 a pair adds at most 254, 508 where it counts twice: four of them for 32 columns,
- * so that 512 columns are 32512. So are 256 columns of codes. int32 lasts for 8.4 million columns.
+ * so that 512 columns are 32512. So are 512 columns of codes. int32 lasts for 8.4 million columns.
  */
 #ifndef BNC_MATMUL_B1_M32K64_SSE41_H
 #define BNC_MATMUL_B1_M32K64_SSE41_H
@@ -21,7 +21,7 @@
 
 _Static_assert(BNC_B1_M32K64_ROWS == 32 && BNC_B1_M32K64_COLS == 64, "unrolled by hand");
 
-enum { BNC_B1_M32K64_SSE41_CHUNK = 512 }; /* columns of one token summed in int16 */
+enum { BNC_B1_M32K64_SSE41_CHUNK = BNC_M32K64_SSE41_MANY }; /* columns summed in int16 */
 _Static_assert(BNC_B1_M32K64_SSE41_CHUNK / 32 * 4 * 508 <= 32767, "int16 lanes");
 
 /* Four columns at bit 1 of 16 rows, and then four at bit 0. */
@@ -77,20 +77,26 @@ BNC_INLINE void bnc_half_b1_m32k64_sse41(int32_t *restrict acc, const uint8_t *r
     }
 }
 
-/* Several tokens, 16 rows of `cols` columns: unpacked to codes 0 and 2 once (4 KB, stays in L1). */
-BNC_INLINE void bnc_halves_b1_m32k64_sse41(int32_t *restrict acc, int rows,
-                                           const uint8_t *restrict w, const int8_t *restrict q,
-                                           int stride, int cols, int n)
+/* Several tokens, 16 rows of `cols` columns: unpacked to codes 0 and 2 once (8 KB, stays in L1).
+ * Words of neighbouring planes are brought together first. */
+BNC_FRAME void bnc_halves_b1_m32k64_sse41(int32_t *restrict acc, int rows,
+                                          const uint8_t *restrict w, const int8_t *restrict q,
+                                          int stride, int cols, int n)
 {
     const __m128i bit1 = _mm_set1_epi8(2);
-    const int count = cols / 4;
-    __m128i codes[BNC_I2_M32K64_SSE41_CHUNK / 4][4]; /* [four columns][four rows] */
-    for (int v = 0; v < count; v += 8, w += 128)
+    const int count = cols / 8;
+    __m128i codes[BNC_M32K64_SSE41_MANY / 8][8]; /* [eight columns][two rows] */
+    for (int v = 0; v < count; v += 4, w += 128)
         for (int r = 0; r < 4; r++) {
-            __m128i c = _mm_loadu_si128((const __m128i *)(const void *)(w + 16 * r));
-            codes[v + 7][r] = _mm_and_si128(_mm_add_epi8(c, c), bit1);
-            for (int j = 6; j >= 0; j--, c = _mm_srli_epi16(c, 1))
-                codes[v + j][r] = _mm_and_si128(c, bit1);
+            const __m128i c = _mm_loadu_si128((const __m128i *)(const void *)(w + 16 * r));
+            const __m128i next = _mm_add_epi8(c, c);
+            __m128i a = _mm_unpacklo_epi32(c, next), b = _mm_unpackhi_epi32(c, next);
+            for (int j = 3; j >= 0; j--) {
+                codes[v + j][2 * r] = _mm_and_si128(a, bit1);
+                codes[v + j][2 * r + 1] = _mm_and_si128(b, bit1);
+                a = _mm_srli_epi16(a, 2);
+                b = _mm_srli_epi16(b, 2);
+            }
         }
     bnc_tokens_m32k64_sse41(acc, rows, codes, q, stride, count, n);
 }
@@ -98,7 +104,7 @@ BNC_INLINE void bnc_halves_b1_m32k64_sse41(int32_t *restrict acc, int rows,
 BNC_KERNEL void bnc_matmul_b1_m32k64_sse41(int32_t *restrict acc, const uint8_t *restrict w,
                                            const struct bnc_acts *x, int rows, int cols, int n)
 {
-    const int chunk = n == 1 ? BNC_B1_M32K64_SSE41_CHUNK : BNC_I2_M32K64_SSE41_CHUNK;
+    const int chunk = BNC_B1_M32K64_SSE41_CHUNK;
     for (int i = 0; i < n; i++)
         for (int m = 0; m < rows; m++)
             acc[i * rows + m] = -x->sum[i];

@@ -6,10 +6,12 @@
  * A register holds four columns of four rows, four bytes a row. pmaddubsw multiplies its unsigned
  * codes by four activations that all rows share, and adds neighbours in int16; the two halves of a
  * row meet when the lanes are widened. The sums of 16 rows fit into the registers: each half of a
- * block's rows is walked on its own, the second from the first cache.
+ * block's rows is walked on its own, the second from the first cache. Several tokens share unpacked
+ * codes, in registers of eight columns of two rows: then eight activations are what all rows share,
+ * which movddup loads without a shuffle.
  * Bounds: a lane gains at most 2 * 2 * 127 = 508 from one pmaddubsw, so 64 of them fit in int16:
- * 64 * 508 = 32512. They are 256 columns, after which the lanes are widened. int32 then lasts for
- * 8.4 million columns. */
+ * 64 * 508 = 32512. They are 256 columns of one token and 512 of several, after which the lanes are
+ * widened. int32 then lasts for 8.4 million columns. */
 #ifndef BNC_MATMUL_I2_M32K64_SSE41_H
 #define BNC_MATMUL_I2_M32K64_SSE41_H
 
@@ -18,8 +20,12 @@
 #include "../../bnc_layouts.h"
 #include "../../bnc_linear.h"
 
-enum { BNC_I2_M32K64_SSE41_CHUNK = 256 }; /* columns summed in int16: 2 KB of weights */
+enum {
+    BNC_I2_M32K64_SSE41_CHUNK = 256, /* columns of one token summed in int16: 2 KB of weights */
+    BNC_M32K64_SSE41_MANY = 512,     /* of several: 8 KB of codes of 16 rows */
+};
 _Static_assert(BNC_I2_M32K64_SSE41_CHUNK / 4 * 508 <= 32767, "int16 lanes");
+_Static_assert(BNC_M32K64_SSE41_MANY / 8 * 508 <= 32767, "int16 lanes");
 _Static_assert(BNC_I2_M32K64_ROWS == 32 && BNC_I2_M32K64_COLS == 64, "unrolled by hand");
 
 /* Four activations in every lane. */
@@ -67,46 +73,57 @@ BNC_INLINE void bnc_half_i2_m32k64_sse41(int32_t *restrict acc, const uint8_t *r
     bnc_widen_i2_m32k64_sse41(acc, lanes);
 }
 
-/* Several tokens, 16 rows: codes as bytes, [count][four rows] of four columns each, multiplied with
- * the tokens two at a time. Token i has its activations at q + i * stride and its sums at acc + i *
- * rows. */
-BNC_INLINE void bnc_tokens_m32k64_sse41(int32_t *restrict acc, int rows, const __m128i (*codes)[4],
-                                        const int8_t *restrict q, int stride, int count, int n)
+/* acc of 16 rows += the sums of their int16 lanes, of two rows a register. */
+BNC_INLINE void bnc_widen_pairs_sse41(int32_t *acc, const __m128i lanes[8])
 {
-    for (int i = 0; i < n; i += 2) {
-        const int j = i + 1 < n ? i + 1 : i; /* an odd last token is computed twice */
-        const int8_t *qi = q + i * stride, *qj = q + j * stride;
-        __m128i a[4], b[4];
-        for (int r = 0; r < 4; r++)
-            a[r] = b[r] = _mm_setzero_si128();
-        for (int v = 0; v < count; v++) {
-            const __m128i xi = bnc_four_sse41(qi + 4 * v), xj = bnc_four_sse41(qj + 4 * v);
-            for (int r = 0; r < 4; r++) {
-                a[r] = _mm_add_epi16(a[r], _mm_maddubs_epi16(codes[v][r], xi));
-                b[r] = _mm_add_epi16(b[r], _mm_maddubs_epi16(codes[v][r], xj));
-            }
-        }
-        bnc_widen_i2_m32k64_sse41(acc + i * rows, a);
-        if (j != i)
-            bnc_widen_i2_m32k64_sse41(acc + j * rows, b);
+    const __m128i ones = _mm_set1_epi16(1);
+    for (int r = 0; r < 4; r++) {
+        __m128i *to = (__m128i *)(void *)(acc + 4 * r);
+        const __m128i sum = _mm_hadd_epi32(_mm_madd_epi16(lanes[2 * r], ones),
+                                           _mm_madd_epi16(lanes[2 * r + 1], ones));
+        _mm_storeu_si128(to, _mm_add_epi32(_mm_loadu_si128(to), sum));
     }
 }
 
-/* Several tokens, 16 rows of `cols` columns: unpacked to bytes once (4 KB, stays in L1). */
-BNC_INLINE void bnc_halves_i2_m32k64_sse41(int32_t *restrict acc, int rows,
-                                           const uint8_t *restrict w, const int8_t *restrict q,
-                                           int stride, int cols, int n)
+/* Several tokens, 16 rows: codes as bytes, [count][two rows] of eight columns each. Token i has its
+ * activations at q + i * stride and its sums at acc + i * rows. */
+BNC_INLINE void bnc_tokens_m32k64_sse41(int32_t *restrict acc, int rows, const __m128i (*codes)[8],
+                                        const int8_t *restrict q, int stride, int count, int n)
+{
+    for (int i = 0; i < n; i++) {
+        const int8_t *qi = q + i * stride;
+        __m128i lanes[8];
+        for (int r = 0; r < 8; r++)
+            lanes[r] = _mm_setzero_si128();
+        for (int v = 0; v < count; v++) {
+            double eight; /* of which nothing but a copy is made */
+            memcpy(&eight, qi + 8 * v, sizeof eight);
+            const __m128i x = _mm_castpd_si128(_mm_set1_pd(eight));
+            for (int r = 0; r < 8; r++)
+                lanes[r] = _mm_add_epi16(lanes[r], _mm_maddubs_epi16(codes[v][r], x));
+        }
+        bnc_widen_pairs_sse41(acc + i * rows, lanes);
+    }
+}
+
+/* Several tokens, 16 rows of `cols` columns: unpacked to bytes once (8 KB, stays in L1). Words of
+ * neighbouring planes are brought together first. */
+BNC_FRAME void bnc_halves_i2_m32k64_sse41(int32_t *restrict acc, int rows,
+                                          const uint8_t *restrict w, const int8_t *restrict q,
+                                          int stride, int cols, int n)
 {
     const __m128i low2 = _mm_set1_epi8(3);
-    const int count = cols / 4;
-    __m128i codes[BNC_I2_M32K64_SSE41_CHUNK / 4][4]; /* [four columns][four rows] */
-    for (int v = 0; v < count; v += 4, w += 128)
+    const int count = cols / 8;
+    __m128i codes[BNC_M32K64_SSE41_MANY / 8][8]; /* [eight columns][two rows] */
+    for (int v = 0; v < count; v += 2, w += 128)
         for (int r = 0; r < 4; r++) {
             const __m128i c = _mm_loadu_si128((const __m128i *)(const void *)(w + 16 * r));
-            codes[v][r] = _mm_and_si128(_mm_srli_epi16(c, 6), low2);
-            codes[v + 1][r] = _mm_and_si128(_mm_srli_epi16(c, 4), low2);
-            codes[v + 2][r] = _mm_and_si128(_mm_srli_epi16(c, 2), low2);
-            codes[v + 3][r] = _mm_and_si128(c, low2);
+            const __m128i next = _mm_slli_epi16(c, 2); /* bits from other bytes are masked */
+            const __m128i a = _mm_unpacklo_epi32(c, next), b = _mm_unpackhi_epi32(c, next);
+            codes[v][2 * r] = _mm_and_si128(_mm_srli_epi16(a, 6), low2);
+            codes[v][2 * r + 1] = _mm_and_si128(_mm_srli_epi16(b, 6), low2);
+            codes[v + 1][2 * r] = _mm_and_si128(_mm_srli_epi16(a, 2), low2);
+            codes[v + 1][2 * r + 1] = _mm_and_si128(_mm_srli_epi16(b, 2), low2);
         }
     bnc_tokens_m32k64_sse41(acc, rows, codes, q, stride, count, n);
 }
@@ -114,13 +131,13 @@ BNC_INLINE void bnc_halves_i2_m32k64_sse41(int32_t *restrict acc, int rows,
 BNC_KERNEL void bnc_matmul_i2_m32k64_sse41(int32_t *restrict acc, const uint8_t *restrict w,
                                            const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = BNC_I2_M32K64_SSE41_CHUNK };
+    const int chunk = n == 1 ? BNC_I2_M32K64_SSE41_CHUNK : BNC_M32K64_SSE41_MANY;
     for (int i = 0; i < n; i++)
         for (int m = 0; m < rows; m++)
             acc[i * rows + m] = -x->sum[i];
     for (int m = 0; m < rows; m += BNC_I2_M32K64_ROWS)
-        for (int first = 0; first < cols; first += CHUNK) {
-            const int left = cols - first, count = left < CHUNK ? left : CHUNK;
+        for (int first = 0; first < cols; first += chunk) {
+            const int left = cols - first, count = left < chunk ? left : chunk;
             for (int half = 0; half < 2; half++) {
                 int32_t *at = acc + m + 16 * half;
                 if (n == 1)

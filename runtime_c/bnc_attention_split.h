@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* Attention of one token where threads cannot share out whole key/value heads evenly: the formulas
  * of bnc_attention.h, chunk by chunk. Of the heads that are left when each worker has as many whole
- * ones as any other, a worker takes consecutive chunks, in three steps with a bnc_sync() between
- * them, and its whole heads before the first, so that it waits little there:
+ * ones as any other, a worker has consecutive chunks, and takes others' when its own are done:
  *
- *     scores   of its chunks, and the largest of each
- *     values   E_c and A_c of its chunks, from the largest score of all
- *     merge    of its share of query heads: A_c and E_c in order of c, whoever computed them
+ *     scores   of its chunks, and the largest of each, before its whole heads: who comes from those
+ *              finds all scores done
+ *     values   E_c and A_c of chunks, its own first, from the largest score of all
+ *     merge    after a bnc_sync(), of its share of query heads: A_c and E_c in order of c, whoever
+ *              computed them
+ *
+ * The second step evens out what was uneven before, whole heads that memory gave slower, too.
  */
 #ifndef BNC_ATTENTION_SPLIT_H
 #define BNC_ATTENTION_SPLIT_H
@@ -42,7 +45,7 @@ BNC_INLINE struct bnc_split bnc_split_of(float *memory, int heads, int kv_heads,
     return s;
 }
 
-/* Whether it pays for its two barriers: sharing whole heads would give one worker more than 9/8 of
+/* Whether it pays for its barriers: sharing whole heads would give one worker more than 9/8 of
  * its even part, and there is more than one chunk. */
 BNC_INLINE int bnc_split_pays(int workers, int kv_heads, int positions)
 {
@@ -110,40 +113,53 @@ BNC_FRAME void bnc_split_scores(const struct bnc_worker *worker, const struct bn
     }
 }
 
-/* E_c and A_c of `heads` query heads from `head` on; heads is constant once inlined. */
+/* E_c and A_c of `heads` query heads from `head` on; heads is constant once inlined. Sums move to
+ * memory that is shared when they are complete: another core may have read what is there. */
 BNC_INLINE void bnc_split_value(const struct bnc_split *s, struct bnc_cache cache,
                                 struct bnc_split_chunk c, int head, int heads)
 {
     const int chunks = BNC_CHUNKS(s->positions), stride = BNC_HEAD_STRIDE(s->head_dim);
     const uint16_t *values = cache.values + (ptrdiff_t)c.first * BNC_CACHE_ROW(s->head_dim);
     float *score = s->score + (ptrdiff_t)head * s->positions + c.first;
+    float *to = s->part + ((ptrdiff_t)head * chunks + c.number) * stride;
     float largest[BNC_HEADS_OF_TOKEN];
+    bnc_attend_rows part;
     for (int h = 0; h < heads; h++)
         largest[h] = bnc_largest(s->largest + (head + h) * chunks, chunks);
-    bnc_attend_chunk(s->part + ((ptrdiff_t)head * chunks + c.number) * stride,
-                     (ptrdiff_t)chunks * stride, s->weight + head * chunks + c.number, chunks,
-                     score, s->positions, largest, values, c.count, heads, s->head_dim);
+    bnc_attend_chunk(part, stride, s->weight + head * chunks + c.number, chunks, score,
+                     s->positions, largest, values, c.count, heads, s->head_dim);
+    for (int h = 0; h < heads; h++)
+        memcpy(to + (ptrdiff_t)h * chunks * stride, part + h * stride, sizeof *to * (size_t)stride);
 }
 
-/* The second step. */
+/* A chunk of the second step. */
+BNC_FRAME void bnc_split_take(const struct bnc_split *s, int at, struct bnc_cache cache,
+                              ptrdiff_t head_stride)
+{
+    enum { TOGETHER = BNC_HEADS_OF_TOKEN };
+    const struct bnc_split_chunk c = bnc_split_chunk(s, at);
+    const ptrdiff_t skipped = c.head * head_stride;
+    const struct bnc_cache mine = { cache.keys + skipped, cache.values + skipped };
+    const int group = s->heads / s->kv_heads, last = (c.head + 1) * group;
+    int g = c.head * group;
+    for (; TOGETHER >= 4 && g + 4 <= last; g += 4)
+        bnc_split_value(s, mine, c, g, 4);
+    for (; TOGETHER >= 2 && g + 2 <= last; g += 2)
+        bnc_split_value(s, mine, c, g, 2);
+    for (; g < last; g++)
+        bnc_split_value(s, mine, c, g, 1);
+}
+
+/* The second step, after bnc_await(). */
 BNC_FRAME void bnc_split_values(const struct bnc_worker *worker, const struct bnc_split *s,
                                 struct bnc_cache cache, ptrdiff_t head_stride)
 {
-    enum { TOGETHER = BNC_HEADS_OF_TOKEN };
-    const int group = s->heads / s->kv_heads;
-    const int end = bnc_split_begin(s, worker->index + 1, worker->count);
-    for (int at = bnc_split_begin(s, worker->index, worker->count); at < end; at++) {
-        const struct bnc_split_chunk c = bnc_split_chunk(s, at);
-        const ptrdiff_t skipped = c.head * head_stride;
-        const struct bnc_cache mine = { cache.keys + skipped, cache.values + skipped };
-        int g = c.head * group;
-        const int last = g + group;
-        for (; TOGETHER >= 4 && g + 4 <= last; g += 4)
-            bnc_split_value(s, mine, c, g, 4);
-        for (; TOGETHER >= 2 && g + 2 <= last; g += 2)
-            bnc_split_value(s, mine, c, g, 2);
-        for (; g < last; g++)
-            bnc_split_value(s, mine, c, g, 1);
+    for (int turn = 0; turn < worker->count; turn++) {
+        const int owner = (worker->index + turn) % worker->count;
+        const int begin = bnc_split_begin(s, owner, worker->count);
+        const int end = bnc_split_begin(s, owner + 1, worker->count);
+        for (int at; (at = begin + bnc_take(worker, owner)) < end;)
+            bnc_split_take(s, at, cache, head_stride);
     }
 }
 
@@ -170,8 +186,8 @@ BNC_FRAME void bnc_split_merge(const struct bnc_worker *worker, const struct bnc
     }
 }
 
-/* Beside the first step: the heads that are not shared out, each by one worker. q: of all heads;
- * cache: of the first; score: scratch of this worker, see bnc_attend() */
+/* Between the first two steps: the heads that are not shared out, each by one worker. q: of all
+ * heads; cache: of the first; score: scratch of this worker, see bnc_attend() */
 BNC_FRAME void bnc_split_whole(const struct bnc_worker *worker, const struct bnc_split *s, float *q,
                                int whole, int group, struct bnc_cache cache, ptrdiff_t head_stride,
                                float scale, float *score)
@@ -199,8 +215,9 @@ BNC_FRAME void bnc_attention_split(struct bnc_worker *worker, float *memory, flo
                                     cache.values + whole * head_stride };
     float *at = q + whole * group * head_dim;
     bnc_split_scores(worker, &s, at, rest, head_stride, scale);
+    bnc_arrive(worker);
     bnc_split_whole(worker, &s, q, whole, group, cache, head_stride, scale, score);
-    bnc_sync(worker);
+    bnc_await(worker);
     bnc_split_values(worker, &s, rest, head_stride);
     bnc_sync(worker);
     bnc_split_merge(worker, &s, at);

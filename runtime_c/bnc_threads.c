@@ -27,6 +27,26 @@ static void pause_briefly(unsigned spins, unsigned patience)
 #endif
 }
 
+/* Waits until *what is `value`. */
+static void wait_until(struct bnc_worker *worker, atomic_uint *what, unsigned value)
+{
+    struct bnc_own *own = &worker->pool->own[worker->index];
+    const unsigned patience = own->patience;
+    uint64_t since = 0; /* when the wait was no longer a short one: the clock is not free, either */
+    unsigned spins = 0;
+    for (; atomic_load_explicit(what, memory_order_acquire) != value; spins++) {
+        if (spins == LEAST_PAUSES && worker->index == 0)
+            since = bnc_thread_clock();
+        pause_briefly(spins, patience);
+    }
+    if (since)
+        own->waited += bnc_thread_clock() - since;
+    if (spins > patience)
+        own->patience = patience / 2 > LEAST_PAUSES ? patience / 2 : LEAST_PAUSES;
+    else if (patience < MOST_PAUSES)
+        own->patience = patience + patience / 8;
+}
+
 BNC_STEP_API void bnc_sync(struct bnc_worker *worker)
 {
     struct bnc_pool *pool = worker->pool;
@@ -36,24 +56,25 @@ BNC_STEP_API void bnc_sync(struct bnc_worker *worker)
     const unsigned before = atomic_fetch_add_explicit(&pool->arrived, 1, memory_order_acq_rel);
     if (before + 1 == (unsigned)worker->count) {
         atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&pool->ready, 0, memory_order_relaxed);
         atomic_store_explicit(&pool->phase, phase + 1, memory_order_release);
         return;
     }
-    const unsigned patience = pool->own[worker->index].patience;
-    uint64_t since = 0; /* when the wait was no longer a short one: the clock is not free, either */
-    unsigned spins = 0;
-    for (; atomic_load_explicit(&pool->phase, memory_order_acquire) == phase; spins++) {
-        if (spins == LEAST_PAUSES && worker->index == 0)
-            since = bnc_thread_clock();
-        pause_briefly(spins, patience);
-    }
-    if (since)
-        pool->own[0].waited += bnc_thread_clock() - since;
-    if (spins > patience)
-        pool->own[worker->index].patience =
-            patience / 2 > LEAST_PAUSES ? patience / 2 : LEAST_PAUSES;
-    else if (patience < MOST_PAUSES)
-        pool->own[worker->index].patience = patience + patience / 8;
+    wait_until(worker, &pool->phase, phase + 1);
+}
+
+BNC_STEP_API void bnc_arrive(struct bnc_worker *worker)
+{
+    struct bnc_pool *pool = worker->pool;
+    atomic_store_explicit(&pool->own[worker->index].taken, 0, memory_order_relaxed);
+    if (worker->count > 1)
+        atomic_fetch_add_explicit(&pool->ready, 1, memory_order_acq_rel);
+}
+
+BNC_STEP_API void bnc_await(struct bnc_worker *worker)
+{
+    if (worker->count > 1)
+        wait_until(worker, &worker->pool->ready, (unsigned)worker->count);
 }
 
 /* Waits for a job newer than `seen`; returns its number. */
@@ -110,6 +131,16 @@ BNC_STEP_API void bnc_sync(struct bnc_worker *worker)
     (void)worker;
 }
 
+BNC_STEP_API void bnc_arrive(struct bnc_worker *worker)
+{
+    worker->pool->taken = 0;
+}
+
+BNC_STEP_API void bnc_await(struct bnc_worker *worker)
+{
+    (void)worker;
+}
+
 #endif
 
 BNC_API int bnc_pool_start(struct bnc_pool *pool, int count)
@@ -124,9 +155,10 @@ BNC_API int bnc_pool_start(struct bnc_pool *pool, int count)
     pool->calm = 0;
     atomic_init(&pool->generation, 0);
     atomic_init(&pool->arrived, 0);
+    atomic_init(&pool->ready, 0);
     atomic_init(&pool->phase, 0);
     for (int i = 0; i < count; i++)
-        pool->own[i] = (struct bnc_own){ MOST_PAUSES, 0, 0 };
+        pool->own[i] = (struct bnc_own){ .patience = MOST_PAUSES };
     if (count == 1)
         return 0;
     if (bnc_mutex_init(&pool->mutex) != 0)

@@ -55,9 +55,10 @@ struct bnc_worker {
 typedef void bnc_job(void *arg, struct bnc_worker *worker);
 
 #if BNC_THREADS
-/* What a worker alone reads and writes, in a cache line of its own. */
+/* What a worker alone reads and writes but for `taken`, in a cache line of its own. */
 struct bnc_own {
     _Alignas(BNC_CACHE_LINE) unsigned patience; /* pauses before it gives its core away */
+    atomic_uint taken;                          /* of its pieces, by whomever: bnc_take() */
     uint64_t waited, took; /* the caller's: at barriers, and for whole jobs (bnc_calm()) */
 };
 #endif
@@ -75,10 +76,13 @@ struct bnc_pool {
     bnc_cond wake;
     _Alignas(BNC_CACHE_LINE) atomic_uint generation; /* counts jobs; changes under the mutex */
     _Alignas(BNC_CACHE_LINE) atomic_uint arrived;    /* workers at the present barrier */
-    _Alignas(BNC_CACHE_LINE) atomic_uint phase;      /* counts barriers passed */
+    atomic_uint ready; /* workers that called bnc_arrive() since the last */
+    _Alignas(BNC_CACHE_LINE) atomic_uint phase; /* counts barriers passed */
     int stop;
     int calm; /* see bnc_calm() */
     struct bnc_own own[BNC_MAX_THREADS];
+#else
+    int taken;
 #endif
 };
 
@@ -95,6 +99,22 @@ BNC_API void bnc_run(struct bnc_pool *pool, bnc_job *job, void *arg);
 
 /* Barrier: no worker goes on before all have arrived; writes before it are visible after it. */
 BNC_STEP_API void bnc_sync(struct bnc_worker *worker);
+
+/* A barrier in two halves, once at most between two of bnc_sync(): what workers wrote before they
+ * arrived is visible once it has been awaited. */
+BNC_STEP_API void bnc_arrive(struct bnc_worker *worker);
+BNC_STEP_API void bnc_await(struct bnc_worker *worker);
+
+/* The next of the pieces 0, 1, ... of worker `owner` that nobody has taken since it arrived. */
+static inline int bnc_take(const struct bnc_worker *worker, int owner)
+{
+#if BNC_THREADS
+    return (int)atomic_fetch_add_explicit(&worker->pool->own[owner].taken, 1, memory_order_relaxed);
+#else
+    (void)owner;
+    return worker->pool->taken++;
+#endif
+}
 
 /* Whether little was waited of late, so that one more barrier pays where it lets work be shared out
  * more evenly: not where workers have to wait for cores. The same for all workers of a job. */

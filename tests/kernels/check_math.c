@@ -335,7 +335,8 @@ static void do_attend(void)
             bnc_split_whole(&w, &s, q, whole, group, cache, one, real(3), score);
         }
         for (w.index = 0; w.index < workers; w.index++)
-            bnc_split_values(&w, &s, rest, one);
+            for (int i = w.index; i < shared * BNC_CHUNKS(positions); i += workers)
+                bnc_split_take(&s, i, rest, one);
         for (w.index = 0; w.index < workers; w.index++)
             bnc_split_merge(&w, &s, at);
     }

@@ -414,7 +414,7 @@ def _context(
         "head_bytes": plan.head_read_bytes if plan.head else head.bytes,
         "exact_rows": plan.counts_exact,
         "eos_test": " || ".join(f"token == {e}" for e in model.eos) or "0 * token",
-        "cpu_checks": [f for f in plan.target.features if f not in ("neon", "dsp")],
+        "cpu_checks": [f for f in plan.target.features if f not in ("neon", "dsp", "rv64m")],
         "skipped": {skips: plan.skipped_bytes(skips) for skips in ("rows", "columns")},
         "functions": _FUNCTIONS
         + _ZEROS_FUNCTIONS * plan.counts_zeros

@@ -205,6 +205,8 @@ KERNELS: dict[str, Kernel] = {
         Kernel("neon32", "i2_m4k64", "int8", ("neon32",), _WIDE, "defined(__ARM_NEON)"),
         Kernel("neon32", "tl1_m64k4", "lut16", ("neon32",), _WIDE, "defined(__ARM_NEON)"),
         Kernel("dsp", "i2_m4k64", "int8", ("dsp",), _WIDE, "defined(__ARM_FEATURE_SIMD32)"),
+        Kernel("rv64m", "i2_k64", "int8", ("rv64m",), _WIDE, "__riscv_xlen == 64"),
+        Kernel("rv64m", "b1_k128", "int8", ("rv64m",), _WIDE, "__riscv_xlen == 64"),
         Kernel("dsp", "b1_m4k32", "int8", ("dsp",), _WIDE, "defined(__ARM_FEATURE_SIMD32)"),
         Kernel("mve", "b1_m4k32", "int8", ("mve",), _WIDE, "defined(__ARM_FEATURE_MVE)"),
         Kernel("mve", "i2_m4k64", "int8", ("mve",), _WIDE, "defined(__ARM_FEATURE_MVE)"),

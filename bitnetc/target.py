@@ -295,6 +295,8 @@ def host_features() -> set[str]:
     found = {name for name, flags in _CPUINFO.items() if flags <= words}
     if host_arch() == "aarch64":
         found |= {"neon", "dotprod"} if host_system() == "macos" else {"neon"}
+    if host_arch() == "riscv64":
+        found.add("rv64m")
     if any(re.match(r"rv64[a-z]*v", word) for word in words):  # rv64imafdcv_zicsr...
         found.add("rvv")
     return found

@@ -13,6 +13,7 @@
 
 #include "bnc_quantise.h"
 #include "bnc_rows.h"
+#include "bnc_streams.h"
 #include "bnc_threads.h"
 
 /* acc[i * rows + m] for i < n and m < rows.
@@ -68,6 +69,13 @@ BNC_INLINE int bnc_tile_rows(const struct bnc_linear *l, int tile)
     return left < l->tile ? left : l->tile;
 }
 
+/* Rows of the tile behind `tile`, whose outputs of several tokens are fetched while those of this
+ * one are written: they lie far apart, where no prefetcher of the processor sees them come. */
+BNC_INLINE int bnc_rows_ahead(const struct bnc_linear *l, int tile, int end, int n)
+{
+    return n > 1 && tile + 1 < end ? bnc_tile_rows(l, tile + 1) : 0;
+}
+
 BNC_INLINE void bnc_tile(const struct bnc_linear *l, int32_t *acc, const uint8_t *w,
                          const struct bnc_acts *x, int tile, int n)
 {
@@ -112,10 +120,12 @@ BNC_INLINE void bnc_tiles_store(const struct bnc_worker *worker, const struct bn
     bnc_share_tiles(worker, l, &begin, &end);
     for (int tile = begin; tile < end; tile++) {
         const int m0 = tile * l->tile, rows = bnc_tile_rows(l, tile);
+        const int ahead = bnc_rows_ahead(l, tile, end, n);
         bnc_tile(l, acc, w, x, tile, n);
         for (int i = 0; i < n; i++) {
             float *restrict out = y + i * y_stride + m0;
             const int32_t *a = acc + i * l->tile;
+            bnc_prefetch_outputs(out + l->tile, ahead);
             for (int m = 0; m < rows; m++)
                 out[m] =
                     bnc_rescale(a[m], scale + (l->per_row ? m0 : 0), l->per_row, m, x->scale[i]);
@@ -237,11 +247,13 @@ BNC_INLINE void bnc_tiles_gated(const struct bnc_worker *worker, float (*activat
     bnc_share(worker, bnc_tiles(gate), &begin, &end);
     for (int tile = begin; tile < end; tile++) {
         const int m0 = tile * gate->tile, rows = bnc_tile_rows(gate, tile);
+        const int ahead = bnc_rows_ahead(gate, tile, end, n);
         bnc_tile(gate, acc, w_gate, x_gate, tile, n);
         bnc_tile(up, acc_up, w_up, x_up, tile, n);
         for (int i = 0; i < n; i++) {
             float *restrict out = y + i * y_stride + m0;
             const int32_t *g = acc + i * gate->tile, *u = acc_up + i * up->tile;
+            bnc_prefetch_outputs(out + gate->tile, ahead);
             for (int m = 0; m < rows; m++) {
                 const float a = bnc_rescale(g[m], gate_scale + (gate->per_row ? m0 : 0),
                                             gate->per_row, m, x_gate->scale[i]);

@@ -33,13 +33,13 @@ BNC_INLINE struct bnc_acts bnc_acts_from(const struct bnc_acts *x, int i)
     return rest;
 }
 
-/* acc of several tokens, as of VNNI; 192 columns at a time, since a tile of activations goes
- * through the first cache, too. What is left of the columns behind whole tiles is VNNI's. */
+/* acc of several tokens, as of VNNI; 384 columns at a time, whose codes stay in the first cache
+ * beside the sums. What is left of the columns behind whole tiles is VNNI's. */
 BNC_INLINE void bnc_slices_amx(bnc_unpack_slice *unpack, int slices, int32_t *restrict acc,
                                const uint8_t *restrict w, const struct bnc_acts *x, int rows,
                                int cols, int n)
 {
-    enum { CHUNK = 192, SLICE = BNC_SLICE, MANY = BNC_SLICE_TOKENS };
+    enum { CHUNK = 384, SLICE = BNC_SLICE, MANY = BNC_SLICE_TOKENS };
     const int whole = cols / 64 * 64;
     const ptrdiff_t bytes = 64 * (ptrdiff_t)cols;              /* of a block */
     const uint8_t *next = w + rows / (slices * SLICE) * bytes; /* what the next call reads */

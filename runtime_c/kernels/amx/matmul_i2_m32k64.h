@@ -33,6 +33,12 @@ enum { BNC_I2_M32K64_BYTES = 512 }; /* of a block: four times two registers */
                      :                                                                             \
                      : "r"(at), "r"((ptrdiff_t)(stride))                                           \
                      : "memory")
+/* The same of what is not read again soon: it leaves the first-level cache to codes and sums. */
+#define BNC_TILE_STREAM(tile, at, stride)                                                          \
+    __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm" #tile                                          \
+                     :                                                                             \
+                     : "r"(at), "r"((ptrdiff_t)(stride))                                           \
+                     : "memory")
 #define BNC_TILE_STORE(tile, at, stride)                                                           \
     __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)"                                        \
                      :                                                                             \
@@ -86,12 +92,12 @@ BNC_INLINE void bnc_pass_amx(int32_t *acc, int rows, const uint8_t *codes, ptrdi
     }
     for (int k = 0; k < cols; k += 64, codes += 1024) {
         BNC_TILE_LOAD(6, codes, 64);
-        BNC_TILE_LOAD(4, q + k, stride);
+        BNC_TILE_STREAM(4, q + k, stride);
         BNC_TILE_DOT(0, 4, 6);
         BNC_TILE_LOAD(7, codes + half, 64);
         BNC_TILE_DOT(1, 4, 7);
         if (two) {
-            BNC_TILE_LOAD(5, q + 16 * stride + k, stride);
+            BNC_TILE_STREAM(5, q + 16 * stride + k, stride);
             BNC_TILE_DOT(2, 5, 6);
             BNC_TILE_DOT(3, 5, 7);
         }

@@ -25,8 +25,8 @@ BNC_KERNEL void bnc_rows_t5_k320_amx(int32_t *restrict acc, const uint8_t *restr
 BNC_KERNEL void bnc_matmul_t5_k320_amx(int32_t *restrict acc, const uint8_t *restrict w,
                                        const struct bnc_acts *x, int rows, int cols, int n)
 {
-    /* 640 columns are unpacked at a time, once for all tokens: 20 KB. */
-    enum { CHUNK = 2 * BNC_T5_K320_COLS, ROWS = 32, HALF = 16 * CHUNK };
+    /* 320 columns are unpacked at a time, once for all tokens: 10 KB. */
+    enum { CHUNK = BNC_T5_K320_COLS, ROWS = 32, HALF = 16 * CHUNK };
     const int whole = n == 1 ? 0 : rows / ROWS * ROWS;
     const ptrdiff_t bytes = cols / 5;
     const struct bnc_tables_t5_avx512vbmi tables = bnc_tables_t5_avx512vbmi();

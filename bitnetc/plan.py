@@ -19,7 +19,13 @@ from bitnetc.model import ROLES, Dense, Integers, Model, Shape, Ternary
 from bitnetc.target import Target, shareable
 
 # Stack of the kernels that unpack a tile of weights to it; for all others 16 KiB is enough.
-_KERNEL_STACK = {"amx": 131072, "avx512vbmi": 65536, "avx512vnni": 65536, "avxvnni": 32768}
+_KERNEL_STACK = {
+    "amx": 131072,
+    "avx512vbmi": 65536,
+    "avx512vnni": 65536,
+    "avxvnni": 32768,
+    "avx2": 32768,
+}
 # What of a matrix matters for one token where the gate's activation is ReLU^2: rows of w_up whose
 # gate is not zero, half by the sign alone; columns of w_down whose code is not zero. The makers of
 # BitNet b1.58 2B4T report less than a fifth of the latter. Few plans depend on it, see

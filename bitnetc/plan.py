@@ -23,7 +23,7 @@ _KERNEL_STACK = {
     "amx": 131072,
     "avx512vbmi": 65536,
     "avx512vnni": 65536,
-    "avxvnni": 32768,
+    "avxvnni": 49152,
     "avx2": 32768,
 }
 # What of a matrix matters for one token where the gate's activation is ReLU^2: rows of w_up whose

@@ -22,7 +22,7 @@
 _Static_assert(BNC_I2_M256K4_ROWS == 256 && BNC_I2_M256K4_COLS == 4, "unrolled by hand");
 
 /* acc[256] += codes * q over the listed columns of w[column][64], and those of `next` fetched. */
-BNC_INLINE void bnc_columns_i2_m256k4_neondot(int32_t *restrict acc, const uint8_t *restrict w,
+BNC_KERNEL void bnc_columns_i2_m256k4_neondot(int32_t *restrict acc, const uint8_t *restrict w,
                                               const int8_t *restrict q,
                                               const struct bnc_columns *list,
                                               const struct bnc_columns *next)
@@ -83,26 +83,8 @@ BNC_INLINE void bnc_columns_i2_m256k4_neondot(int32_t *restrict acc, const uint8
 BNC_KERNEL void bnc_matmul_i2_m256k4_neondot(int32_t *restrict acc, const uint8_t *restrict w,
                                              const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { CHUNK = 256 }; /* columns that all tokens go through while their lines are in L1 */
-    for (int i = 0; i < n; i++)
-        for (int m = 0; m < rows; m++)
-            acc[i * rows + m] = -x->sum[i];
-    for (int m = 0; m < rows; m += BNC_I2_M256K4_ROWS, w += 64 * (ptrdiff_t)cols)
-        for (int first = 0; first < cols; first += n == 1 ? cols : CHUNK) {
-            const int end = n == 1 || cols - first < CHUNK ? cols : first + CHUNK;
-            for (int i = 0; i < n; i++) {
-                const int8_t *q = x->q + i * (ptrdiff_t)x->stride;
-                struct bnc_columns list[2];
-                bnc_list_columns(&list[0], q, first, end);
-                for (int turn = 0; list[turn].count; turn = !turn) {
-                    struct bnc_columns *now = &list[turn];
-                    bnc_list_columns(&list[!turn], q, now->end, end);
-                    for (int j = 0; j < 4; j++) /* what is read behind the list, times zero */
-                        now->column[now->count + j] = now->column[0];
-                    bnc_columns_i2_m256k4_neondot(acc + i * rows + m, w, q, now, &list[!turn]);
-                }
-            }
-        }
+    bnc_walk_columns(bnc_columns_i2_m256k4_neondot, BNC_I2_M256K4_ROWS, 4, acc, w, x, rows, cols,
+                     n);
 }
 
 #endif

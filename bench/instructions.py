@@ -56,6 +56,11 @@ def emulated(target: Target) -> bool:
     return bool(target.checks) and not (target.variants or target.base or target.freestanding)
 
 
+def _places(target: Target) -> list[str]:
+    """What the program can call, in its order."""
+    return [k.name for k in kernels_of(target)] + ["dense f16", "dense bf16", "dense bf12"]
+
+
 def _cpus(target: Target) -> list[str]:
     return [cpu for cpu in target.checks if cpu not in ("host", "node")]
 
@@ -69,26 +74,32 @@ def main() -> None:
     words.add_argument("--tokens", type=int, nargs="*", default=[1, 64])
     words.add_argument("--profile", metavar="KERNEL")
     chosen = words.parse_args()
+    asked = {*(chosen.kernels or []), *([chosen.profile] if chosen.profile else [])}
+    found = False
     for name in chosen.targets or target_names():
         target = load_target(name)
         plays = emulated(target) and target.emulator and _cpus(target)
+        lacks = asked - set(_places(target))
         if chosen.targets and not plays:
-            raise BitnetcError(target.name, "no emulator plays its CPUs instruction by instruction")
-        if plays:
+            raise BitnetcError(name, "no emulator plays its CPUs instruction by instruction")
+        if chosen.targets and lacks:
+            has = ", ".join(_places(target))
+            raise BitnetcError(name, f"has no kernel {', '.join(sorted(lacks))}", f"it has {has}")
+        if plays and not lacks:
+            found = True
             report(target, chosen.kernels, chosen.tokens, chosen.profile)
+    if not found:
+        raise BitnetcError("--kernels", f"no target has {', '.join(sorted(asked))}")
 
 
 def report(
     target: Target, wanted: list[str] | None, tokens: list[int], profile: str | None
 ) -> None:
-    places = [k.name for k in kernels_of(target)] + ["dense f16", "dense bf16", "dense bf12"]
+    places = _places(target)
     own = any(k.features for k in kernels_of(target))
     names = [name for name in places if not (own and name.startswith("scalar:"))]
     if wanted or profile:
-        asked = wanted or [profile or ""]
-        names = [name for name in places if name in asked]
-        for name in {*asked, *([profile] if profile else [])} - set(places):
-            raise BitnetcError(target.name, f'no kernel "{name}"', f"it has {', '.join(places)}")
+        names = [name for name in places if name in (wanted or [profile or ""])]
     wasm = target.arch == "wasm32"
     with tempfile.TemporaryDirectory() as folder:
         source, program = Path(folder, "instructions.c"), Path(folder, "instructions")

@@ -393,8 +393,20 @@ static void check_groups(const struct check *c, uint64_t seed, enum plant plant)
     c->decode(values, w, rows, cols);
     for (size_t t = 0; t < sizeof tokens / sizeof *tokens && tokens[t] <= most; t++)
         check_case(c, w, rows, cols, tokens[t], RANDOM, seed, plant);
-    if (c->sparse)
-        check_case(c, w, rows, cols, 1, SPARSE, seed, plant);
+    if (!c->sparse)
+        return;
+    check_case(c, w, rows, cols, 1, SPARSE, seed, plant);
+    /* More columns that count than any list holds: all of them, and half. */
+    const int many = 8192 / c->cols * c->cols;
+    const size_t longer = packed_bytes(c, c->rows, many);
+    w = ending_at_guard(&w_memory, longer);
+    values = realloc(values, (size_t)c->rows * (size_t)many);
+    if (!values)
+        exit(1);
+    fill_weights(c, w, longer, RANDOM);
+    c->decode(values, w, c->rows, many);
+    check_case(c, w, c->rows, many, 1, RANDOM, seed, plant);
+    check_case(c, w, c->rows, many, 1, LOW_BYTES, seed, plant);
 }
 
 /* The widest matrix allowed, all products as large as they get and of one sign. */

@@ -259,6 +259,17 @@ def attention_scale(head_dim: float) -> np.float32:
     return F32(1.0 / math.sqrt(head_dim))
 
 
+def shorten(x: Floats) -> Floats:
+    """Rule 7: 13 significant bits, ties to even, magnitudes from 2^-100, below 0, to 2^100."""
+    bits = np.ascontiguousarray(x, F32).view(np.uint32)
+    magnitude = bits & np.uint32(0x7FFFFFFF)
+    within = np.minimum(magnitude, np.uint32(227 << 23))
+    rounded = (within + np.uint32(0x3FF) + (within >> 11 & 1)) & ~np.uint32(0x7FF)
+    rounded = np.where(magnitude < 27 << 23, np.uint32(0), rounded)
+    signed: Floats = (bits & np.uint32(0x80000000) | rounded).view(F32)
+    return signed
+
+
 def attend(
     q: Floats,
     keys: Floats,
@@ -288,7 +299,7 @@ def attend(
         ]
         return np.concatenate(each)
     positions, kv_heads, _ = keys.shape
-    group = heads // kv_heads
+    q, group = shorten(q), heads // kv_heads
     visible = (
         np.arange(positions)[None, :] <= np.arange(first, first + n)[:, None]
     )  # [n, positions]
@@ -301,8 +312,9 @@ def attend(
         score = score * scale
         largest = np.where(visible, score, F32(-np.inf)).max(-1)
         # An invisible position weighs +0, which changes no sum.
-        e = np.where(visible, exp(np.minimum(score - largest[:, None], F32(0))), F32(0))
-        share = e * units[1][None, :, head // group] if units else e
+        e = shorten(exp(np.minimum(score - largest[:, None], F32(0))))
+        e = np.where(visible, e, F32(0))
+        share = shorten(e * units[1][None, :, head // group]) if units else e
         total = np.zeros((n, head_dim), F32)
         weight = np.zeros(n, F32)
         for start in range(0, positions, CHUNK):

@@ -40,6 +40,7 @@ _CPUINFO = {
     "sse41": {"sse4_1"},
     "avx2": {"avx2"},
     "f16c": {"f16c"},
+    "fma": {"fma"},
     "avxvnni": {"avx_vnni"},
     "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"},
     "avx512vnni": {"avx512_vnni"},

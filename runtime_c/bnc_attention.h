@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* Causal attention over the cache: rules 7 and 8 of docs/arithmetic.md.
+/* Causal attention over the cache: rules 7 and 8 of docs/arithmetic.md. ~x is bnc_shorten(x): what
+ * is multiplied by keys and values has 13 bits, and products are exact.
  *
- *     score[t] = dot(q, k[t]) * (1 / sqrt(head_dim))          sixteen lanes over the head
- *     e[t]     = exp(score[t] - max score)
+ *     score[t] = dot(~q, k[t]) * (1 / sqrt(head_dim))         sixteen lanes over the head
+ *     e[t]     = ~exp(score[t] - max score)
  *     per chunk c of 256 positions:  E_c = sum of e[t], sixteen lanes;
  *                                    A_c[d] = e[t] * v[t][d] added in order of t, from +0
  *     out[d]   = (A_0[d] + A_1[d] + ...) * (1 / (E_0 + E_1 + ...))
  *
  * Chunks, not threads, fix the order of additions: whoever computes a chunk gets the same bits.
  * With a cache of codes, each dot product is multiplied by the key's unit before the scale, and
- * each e[t], once E has it, by the value's unit.
+ * each e[t], once E has it, by the value's unit, and shortened again.
  */
 #ifndef BNC_ATTENTION_H
 #define BNC_ATTENTION_H
@@ -42,14 +43,20 @@ BNC_INLINE void bnc_attend_ahead(const uint8_t *at, int bytes)
     bnc_prefetch_lines(at + BNC_KV_AHEAD, (bytes + 63) / 64);
 }
 
-/* rows[h] = q[h], zeros up to the stride. */
+/* to[d] = ~q[d], zeros up to the stride. */
+BNC_INLINE void bnc_attend_shorten(float *to, const float *q, int head_dim)
+{
+    for (int d = 0; d < head_dim; d++)
+        to[d] = bnc_shorten(q[d]);
+    for (int d = head_dim; d < BNC_HEAD_STRIDE(head_dim); d++)
+        to[d] = 0.0f;
+}
+
+/* rows[h] = ~q[h]. */
 BNC_INLINE void bnc_attend_query(float *rows, const float *q, int heads, int head_dim)
 {
-    const int stride = BNC_HEAD_STRIDE(head_dim);
-    for (int h = 0; h < heads; h++) {
-        memcpy(rows + h * stride, q + h * head_dim, sizeof(float) * (size_t)head_dim);
-        memset(rows + h * stride + head_dim, 0, sizeof(float) * (size_t)(stride - head_dim));
-    }
+    for (int h = 0; h < heads; h++)
+        bnc_attend_shorten(rows + h * BNC_HEAD_STRIDE(head_dim), q + h * head_dim, head_dim);
 }
 
 /* The lanes of rule 2 take sixteen elements, from d on, of `keys` keys and `heads` queries:
@@ -67,9 +74,9 @@ BNC_INLINE void bnc_attend_key_lanes(struct bnc_lanes *sum, const float *query, 
     for (int h = 0; h < heads; h++) {
         const struct bnc_lanes q = bnc_lanes_load(query + h * stride + d);
         for (int i = 0; i < keys; i++) {
-            const struct bnc_lanes product = bnc_lanes_mul(q, k[i]);
-            sum[h * keys + i] =
-                BNC_VECTOR >= 8 && d == 0 ? product : bnc_lanes_add(sum[h * keys + i], product);
+            struct bnc_lanes *to = &sum[h * keys + i];
+            *to = BNC_VECTOR >= 8 && d == 0 ? bnc_lanes_mul(q, k[i])
+                                            : bnc_lanes_add_exact(*to, q, k[i]);
         }
     }
 }
@@ -107,8 +114,8 @@ BNC_INLINE void bnc_attend_keys(float *score, ptrdiff_t score_stride, const floa
         for (int h = 0; h < heads; h++) {
             struct bnc_lanes sum = bnc_lanes_zero();
             for (int d = 0; d < stride; d += BNC_LANES)
-                sum = bnc_lanes_add(sum, bnc_lanes_mul(bnc_lanes_load(query + h * stride + d),
-                                                       bnc_cache_lanes(key, d)));
+                sum = bnc_lanes_add_exact(sum, bnc_lanes_load(query + h * stride + d),
+                                          bnc_cache_lanes(key, d));
 #if BNC_CACHE_Q8
             score[h * score_stride + t] = bnc_lanes_sum(sum) * bnc_cache_unit(key) * scale;
 #else
@@ -126,16 +133,16 @@ BNC_INLINE struct bnc_lanes bnc_attend_exp(float *s, float largest, const uint16
     struct bnc_lanes e;
     if (count == BNC_LANES) {
         for (int t = 0; t < BNC_LANES; t++)
-            s[t] = bnc_exp(s[t] - largest);
+            s[t] = bnc_shorten(bnc_exp(s[t] - largest));
         e = bnc_lanes_load(s);
     } else {
         for (int t = 0; t < count; t++)
-            s[t] = bnc_exp(s[t] - largest);
+            s[t] = bnc_shorten(bnc_exp(s[t] - largest));
         e = bnc_lanes_load_tail(s, count);
     }
 #if BNC_CACHE_Q8
     for (int t = 0; t < count; t++)
-        s[t] *= bnc_cache_unit(values + (ptrdiff_t)t * BNC_CACHE_ROW(head_dim));
+        s[t] = bnc_shorten(s[t] * bnc_cache_unit(values + (ptrdiff_t)t * BNC_CACHE_ROW(head_dim)));
 #else
     (void)values, (void)head_dim;
 #endif
@@ -163,7 +170,7 @@ BNC_INLINE void bnc_attend_elements(float *part, ptrdiff_t part_stride, const fl
             v[g] = bnc_cache_lanes(at, d + g * BNC_LANES);
         for (int h = 0; h < heads; h++)
             for (int g = 0; g < groups; g++)
-                sum[h][g] = bnc_lanes_add(sum[h][g], bnc_lanes_scale(v[g], e[h * e_stride + t]));
+                sum[h][g] = bnc_lanes_add_scaled(sum[h][g], v[g], e[h * e_stride + t]);
     }
     for (int h = 0; h < heads; h++)
         for (int g = 0; g < groups; g++)

@@ -76,8 +76,8 @@ bnc_attend_products(bnc_vec lane[2 * BNC_ATTEND_PAIRS][BNC_ATTEND_STEP][BNC_ATTE
             k[i] = bnc_load(keys + d * BNC_LANES + i * BNC_VECTOR);
         for (int r = 0; r < STEP; r++)
             for (int i = 0; i < KEYS; i++) {
-                const bnc_vec product = k[i] * query[r * stride + d];
-                lane[j][r][i] = add ? lane[j][r][i] + product : product;
+                const bnc_vec q = bnc_splat(query[r * stride + d]);
+                lane[j][r][i] = add ? bnc_add_exact(lane[j][r][i], k[i], q) : k[i] * q;
             }
     }
 }
@@ -126,7 +126,7 @@ BNC_INLINE float bnc_attend_weights(float *s, int positions, int all)
         s[t] = -3e38f;
     const float largest = bnc_largest(s, whole);
     for (int t = 0; t < whole; t++)
-        s[t] = bnc_exp(s[t] - largest);
+        s[t] = bnc_shorten(bnc_exp(s[t] - largest));
     for (int t = whole; t < all; t++)
         s[t] = 0.0f;
     for (int first = 0; first < whole; first += BNC_CHUNK)
@@ -146,9 +146,10 @@ BNC_INLINE void bnc_attend_values(float *part, const float *e, int score_stride,
             sum[r][j] = bnc_load(part + r * stride + j * BNC_VECTOR);
     for (int t = 0; t < count; t++)
         for (int r = 0; r < STEP; r++) {
-            const float weight = e[(ptrdiff_t)r * score_stride + t];
+            const bnc_vec weight = bnc_splat(e[(ptrdiff_t)r * score_stride + t]);
             for (int j = 0; j < vectors; j++)
-                sum[r][j] += bnc_load(value + t * stride + j * BNC_VECTOR) * weight;
+                sum[r][j] =
+                    bnc_add_exact(sum[r][j], bnc_load(value + t * stride + j * BNC_VECTOR), weight);
         }
     for (int r = 0; r < STEP; r++)
         for (int j = 0; j < vectors; j++)
@@ -199,8 +200,9 @@ BNC_FRAME void bnc_attend_batch(float *q, int token_stride, struct bnc_cache cac
     }
     memset(total, 0, bytes);
     for (int r = 0; r < tokens * heads; r++)
-        memcpy(total + r * stride, q + (ptrdiff_t)(r / heads) * token_stride + r % heads * head_dim,
-               sizeof(float) * (size_t)head_dim);
+        bnc_attend_shorten(total + r * stride,
+                           q + (ptrdiff_t)(r / heads) * token_stride + r % heads * head_dim,
+                           head_dim);
     for (int t = 0; t < all; t += BNC_LANES) {
         const uint16_t *keys = cache.keys + (ptrdiff_t)t * row;
         const int count = all - t < BNC_LANES ? all - t : BNC_LANES;
@@ -225,7 +227,7 @@ BNC_FRAME void bnc_attend_batch(float *q, int token_stride, struct bnc_cache cac
         inverse[r] = bnc_attend_weights(s, positions + r / heads, sees[r / STEP]);
 #if BNC_CACHE_Q8
         for (int t = 0; t < sees[r / STEP]; t++)
-            s[t] *= bnc_cache_unit(cache.values + (ptrdiff_t)t * row);
+            s[t] = bnc_shorten(s[t] * bnc_cache_unit(cache.values + (ptrdiff_t)t * row));
 #endif
     }
 

@@ -89,6 +89,12 @@ static inline int bnc_has_f16c(void)
     unsigned a, b, c, d;
     return bnc_has_avx() && __get_cpuid(1, &a, &b, &c, &d) && (c >> 29 & 1);
 }
+
+static inline int bnc_has_fma(void)
+{
+    unsigned a, b, c, d;
+    return bnc_has_avx() && __get_cpuid(1, &a, &b, &c, &d) && (c >> 12 & 1);
+}
 #elif defined(__linux__)
 #include <sys/auxv.h>
 
@@ -167,6 +173,7 @@ static inline int bnc_cpu_lacks(char *lacks, char *has, size_t bytes)
         { "sse41", "SSE4.1", bnc_has_sse41() },
         { "avx2", "AVX2", bnc_has_avx2() },
         { "f16c", "F16C", bnc_has_f16c() },
+        { "fma", "FMA", bnc_has_fma() },
         { "avxvnni", "AVX-VNNI", bnc_has_avxvnni() },
         { "avx512", "AVX-512 (F, BW, DQ, VL)", bnc_has_avx512() },
         { "avx512vnni", "AVX-512 VNNI", bnc_has_avx512vnni() },

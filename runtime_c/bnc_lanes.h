@@ -105,6 +105,12 @@ BNC_INLINE struct bnc_lanes bnc_lanes_zero(void)
     return s;
 }
 
+/* x in all lanes; less 0, which changes no bit. */
+BNC_INLINE bnc_vec bnc_splat(float x)
+{
+    return x - (bnc_vec){ 0 };
+}
+
 /* Sixteen floats from memory, no alignment asked. */
 BNC_INLINE struct bnc_lanes bnc_lanes_load(const float *x)
 {
@@ -146,6 +152,44 @@ BNC_INLINE struct bnc_lanes bnc_lanes_scale(struct bnc_lanes a, float factor)
     for (int p = 0; p < BNC_PARTS; p++)
         a.part[p] *= factor;
     return a;
+}
+
+/* sum + a * b of products that are exact in float32: then one rounding is as good as two, and
+ * where the CPU has a fused multiply-add the bits are those of two instructions. */
+BNC_INLINE bnc_vec bnc_add_exact(bnc_vec sum, bnc_vec a, bnc_vec b)
+{
+#if defined(__AVX512F__)
+    return (bnc_vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)sum);
+#elif defined(__FMA__)
+    return (bnc_vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)sum);
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+    return (bnc_vec)vfmaq_f32((float32x4_t)sum, (float32x4_t)a, (float32x4_t)b);
+#elif defined(__wasm_relaxed_simd__)
+    return (bnc_vec)__builtin_wasm_relaxed_madd_f32x4(a, b, sum);
+#else
+    return sum + a * b;
+#endif
+}
+
+/* The same lane by lane. */
+BNC_INLINE struct bnc_lanes bnc_lanes_add_exact(struct bnc_lanes sum, struct bnc_lanes a,
+                                                struct bnc_lanes b)
+{
+    BNC_UNROLL
+    for (int p = 0; p < BNC_PARTS; p++)
+        sum.part[p] = bnc_add_exact(sum.part[p], a.part[p], b.part[p]);
+    return sum;
+}
+
+/* sum + a * factor, lane by lane. */
+BNC_INLINE struct bnc_lanes bnc_lanes_add_scaled(struct bnc_lanes sum, struct bnc_lanes a,
+                                                 float factor)
+{
+    const bnc_vec all = bnc_splat(factor);
+    BNC_UNROLL
+    for (int p = 0; p < BNC_PARTS; p++)
+        sum.part[p] = bnc_add_exact(sum.part[p], a.part[p], all);
+    return sum;
 }
 
 /* The first `count` <= 16 lanes to memory. */

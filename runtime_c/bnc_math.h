@@ -63,6 +63,19 @@ BNC_INLINE float bnc_exp(float x)
     return x > -69.31471f ? y : 0.0f;
 }
 
+/* x to 13 significant bits, ties to even: its product with a float16, which has 11, or with a code
+ * of 8 bits is exact in float32. Magnitudes below 2^-100 become zero, those above 2^100 that (not a
+ * number, too), so that no product and no sum of products is a denormal or overflows: the last bit
+ * of a product is 2^-136 or more, a product 2^116 at most. */
+BNC_INLINE float bnc_shorten(float x)
+{
+    const uint32_t least = 27u << 23, most = 227u << 23; /* 2^-100, 2^100 */
+    const uint32_t bits = bnc_bits(x), magnitude = bits & 0x7fffffffu;
+    const uint32_t within = magnitude < most ? magnitude : most;
+    const uint32_t rounded = (within + 0x3ffu + (within >> 11 & 1u)) & ~0x7ffu;
+    return bnc_float((bits & 0x80000000u) | (magnitude < least ? 0u : rounded));
+}
+
 /* x / (1 + exp(-x)), through e = exp(-|x|) so that nothing overflows:
  * the sigmoid is 1 / (1 + e) for x >= 0 and e / (1 + e) for x < 0. */
 BNC_INLINE float bnc_silu(float x)

@@ -15,7 +15,7 @@ from checkpoints import VARIANTS, VARIANTS_EMBEDDING, VARIANTS_LEVELS, write_che
 
 from bitnetc.compiler import load
 from bitnetc.reference import Floats, Reference
-from e2e.test_transformers import HalfCache, Judge, Recorder, Tally, torch, transformers
+from e2e.test_transformers import SHORTENED, HalfCache, Judge, Recorder, Tally, torch, transformers
 
 LENGTHS = (1, 2, 5, 17, 40)
 
@@ -49,6 +49,7 @@ class EmbeddingJudge(Judge):
         stored = dict(safetensors(folder))
         kind = {"qwen3": transformers.Qwen3Model, "gemma3_text": transformers.Gemma3TextModel}
         self.model = kind[config.model_type](config).float().eval()
+        self.model.set_attn_implementation(SHORTENED)
         plain = {name: value for name, value in stored.items() if "_proj.norm." not in name}
         self.model.load_state_dict(plain)
         self.codes = []
@@ -116,6 +117,7 @@ def test_weight_only_models(name: str, tmp_path: Path) -> None:
     judge = transformers.AutoModelForCausalLM.from_pretrained(
         tmp_path / "model", dtype=torch.float32
     ).eval()
+    judge.set_attn_implementation(SHORTENED)
     if minicpm:
         scaled_as_minicpm(judge, config)
     ours, rng = Reference(model), np.random.default_rng(0)

@@ -20,7 +20,7 @@ from e2e.built import EXAMPLE, Built, program_of
 # One step below the floor, where an emulator plays such a CPU -> what the sentence names.
 BELOW = [
     ("x86_64-sse4.1", "Conroe", "SSE4.1"),
-    ("x86_64-avx2", "Nehalem", "AVX2, F16C"),
+    ("x86_64-avx2", "Nehalem", "AVX2, F16C, FMA"),
     ("armv8.2-dotprod", "cortex-a53", "the dot product"),
     ("armv8.6-i8mm", "cortex-a76", "int8 matrix multiplication"),
     ("armv7-neon", "arm1176", "NEON"),

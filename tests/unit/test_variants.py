@@ -130,7 +130,7 @@ def test_tables_of_a_base_are_merged_to_the_bottom(targets: Path) -> None:
     ],
 )
 def test_native_knows_vbmi(more: set[str], best: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = {"sse41", "avx2", "f16c", "avx512", "avx512vnni", *more}
+    here = {"sse41", "avx2", "f16c", "fma", "avx512", "avx512vnni", *more}
     monkeypatch.setattr(bitnetc.target, "host_arch", lambda: "x86_64")
     monkeypatch.setattr(bitnetc.target, "host_features", lambda: here)
     assert load_target("native").name == best

@@ -34,7 +34,7 @@
 #define BNC_MODEL_TOP_P       1.0f
 
 /* Instruction sets that the library was compiled for and that a CPU may lack. */
-#define BNC_MODEL_NEEDS "avx2", "f16c", 0
+#define BNC_MODEL_NEEDS "avx2", "f16c", "fma", 0
 
 
 #define bnc_model               tiny

@@ -3,6 +3,7 @@
     python bench/kernels.py                         the best target of this machine
     python bench/kernels.py --target scalar
     python bench/kernels.py --mib 1024 --rounds 9   a machine with a large last-level cache
+    python bench/kernels.py --tokens 1 2 4 8 16     speculation, or several users
 
 Cycles are nanoseconds times the clock, which is measured with a chain of dependent additions (one
 cycle each) before and after. "L2": weights that stay in the second-level cache; "memory": a buffer
@@ -14,6 +15,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +40,7 @@ SHAPES = {
     "w_gate": (6912, 2560),
     "w_down": (2560, 6912),
 }
+TOKENS = (1, BATCH)
 
 
 @dataclass(frozen=True)
@@ -89,19 +92,24 @@ def picked(target: Target, role: str) -> str:
     return min((k for k in target.kernels if _ternary(k)), key=cycles).name
 
 
-def measure(target: Target, benches: list[Bench], mib: int, rounds: int) -> list[list[str]]:
+def measure(
+    target: Target, benches: list[Bench], mib: int, rounds: int, tokens: Sequence[int] = TOKENS
+) -> list[list[str]]:
     """The program's lines, as words."""
     with tempfile.TemporaryDirectory() as folder:
         source, program = Path(folder, "bench.c"), Path(folder, "bench")
         template = ROOT / "bench" / "kernels.c.jinja"
         source.write_text(render(template, target, benches=benches))
         build(source, program, target, True, (f"-I{template.parent}",))
-        words = [*command(target, program, None, None), str(mib), str(rounds)]
+        numbers = map(str, (mib, rounds, *tokens))
+        words = [*command(target, program, None, None), *numbers]
         done = subprocess.run(words, capture_output=True, text=True, check=True)
     return [line.split() for line in done.stdout.splitlines()]
 
 
-def report(target: Target, benches: list[Bench], lines: list[list[str]]) -> None:
+def report(
+    target: Target, benches: list[Bench], lines: list[list[str]], tokens: Sequence[int]
+) -> None:
     """The table of kernels, then single figures."""
     clocks = [float(words[1]) for words in lines if words[0] == "gigahertz"]
     clock = sum(clocks) / len(clocks)
@@ -111,7 +119,7 @@ def report(target: Target, benches: list[Bench], lines: list[list[str]]) -> None
     print(f"{'ns/block':>9} {'cycles/block':>13} {'Gweights/s':>11} {'GB/s':>7}")
     for role, (m, k) in SHAPES.items():
         pick = picked(target, role)
-        for n in (1, BATCH):
+        for n in tokens:
             for place in ("cached", "memory"):
                 timed = [
                     (rows[b.kernel.name, str(m), str(k), str(n), place], b)
@@ -153,9 +161,14 @@ def main() -> None:
         "--mib", type=int, default=512, help="size of the memory-sized buffer, 32 or more"
     )
     parser.add_argument("--rounds", type=int, default=5, help="the best of these counts")
+    parser.add_argument(
+        "--tokens", type=int, nargs="+", default=TOKENS, metavar="N", help="at once, 1 to 64 each"
+    )
     arguments = parser.parse_args()
     if arguments.mib < 32 or arguments.rounds < 1:  # a matrix of 8-bit weights has 17 MiB
         parser.error("--mib takes 32 or more, --rounds 1 or more")
+    if not all(1 <= n <= BATCH for n in arguments.tokens):
+        parser.error(f"--tokens takes numbers from 1 to {BATCH}")
     target = load_target(arguments.target)
     if not runs_here(target):
         raise BitnetcError(target.name, "does not run here, and an emulator tells no time")
@@ -166,7 +179,9 @@ def main() -> None:
         for role, shape in SHAPES.items()
         for kernel in kernels_of(target)
     ]
-    report(target, benches, measure(target, benches, arguments.mib, arguments.rounds))
+    tokens = sorted(set(arguments.tokens))
+    lines = measure(target, benches, arguments.mib, arguments.rounds, tokens)
+    report(target, benches, lines, tokens)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The stopwatch of bench/kernels.py: prints one measurement a line, the best of several rounds.
  *
- *     bench [MiB of the memory-sized buffer] [rounds]
+ *     bench [MiB of the memory-sized buffer] [rounds] [tokens ...]
  */
 #ifndef KERNELS_BENCH_H
 #define KERNELS_BENCH_H
@@ -80,11 +80,12 @@ static double once(const struct bench *b, int32_t *acc, const uint8_t *w, const 
 /* Cached: the best of many short rounds over one matrix. From memory: walks over the whole buffer,
  * of each matrix the best walk counts, so that what else runs on the machine disturbs little. */
 static void bench_kernel(const struct bench *b, const uint8_t *w, size_t bytes,
-                         const struct bnc_acts *x, int rounds)
+                         const struct bnc_acts *x, int rounds, const int *tokens, int counts)
 {
     int32_t *acc = memory(BNC_ACC_BYTES(b->tile, TOKENS));
     for (int cached = 1; cached >= 0; cached--)
-        for (int n = 1; n <= TOKENS; n += TOKENS - 1) {
+        for (int i = 0; i < counts; i++) {
+            const int n = tokens[i];
             const int fit = CACHED_BYTES / b->tile_bytes;
             const int tiles = cached && fit < b->tiles ? (fit > 0 ? fit : 1) : b->tiles;
             const size_t matrix = (size_t)tiles * (size_t)b->tile_bytes;
@@ -200,7 +201,9 @@ static int bench_all(const struct bench *benches, int count, int argc, char **ar
 {
     const size_t bytes = (size_t)(argc > 1 ? atoi(argv[1]) : 512) << 20;
     const int rounds = argc > 2 ? atoi(argv[2]) : 5;
-    int stride = 0;
+    int stride = 0, tokens[TOKENS] = { 1, TOKENS }, counts = argc > 3 ? 0 : 2;
+    for (; counts + 3 < argc && counts < TOKENS; counts++)
+        tokens[counts] = atoi(argv[counts + 3]);
     for (int i = 0; i < count; i++)
         stride = benches[i].padded_cols > stride ? benches[i].padded_cols : stride;
 
@@ -228,7 +231,7 @@ static int bench_all(const struct bench *benches, int count, int argc, char **ar
 
     printf("gigahertz %.4f\n", gigahertz());
     for (int i = 0; i < count; i++)
-        bench_kernel(&benches[i], w, bytes, &x, rounds);
+        bench_kernel(&benches[i], w, bytes, &x, rounds, tokens, counts);
     bench_tables(&x, stride, rounds);
     bench_stream(w, bytes, rounds);
     for (size_t i = 0; i < bytes; i += 2) {

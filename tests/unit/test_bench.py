@@ -1,5 +1,6 @@
 """The programs of bench/ that compare engines: what they read, and what they make of it."""
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -11,7 +12,6 @@ from checkpoints import tiny_checkpoint
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 sys.path.insert(0, str(BENCH))
 
-import kernels  # noqa: E402
 import limits  # noqa: E402
 import peer_models  # noqa: E402
 import peers  # noqa: E402
@@ -21,6 +21,12 @@ from bitnetc.compiler import load  # noqa: E402
 from bitnetc.kernels import KERNELS  # noqa: E402
 from bitnetc.model import Ternary  # noqa: E402
 from bitnetc.target import load_target  # noqa: E402
+
+# By its path: for other tests, `kernels` is the folder tests/kernels.
+SPEC = importlib.util.spec_from_file_location("bench_kernels", BENCH / "kernels.py")
+assert SPEC and SPEC.loader
+kernels = sys.modules[SPEC.name] = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(kernels)
 
 OURS = """\
 model    bitnet-2b, x86_64-avx512, 2 threads

@@ -17,7 +17,7 @@ demo: $(VENV)/installed ## compile the example model for this machine and let it
 	@echo
 	@demo/bin/austen -p '"My dear Mr. Bennet,"' -n 90
 	@echo
-	@demo/bin/austen -p 'And it came to pass' -n 90
+	@demo/bin/austen -p 'And it came to pass' -n 90 --seed 1
 	@echo
 	@echo "Your turn: demo/bin/austen -p 'It is a truth universally acknowledged, that' --seed 1"
 

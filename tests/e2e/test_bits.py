@@ -155,8 +155,8 @@ def test_look_up_tables(
 
 def test_chunks_of_attention(built: Callable[..., Built]) -> None:
     """Beyond 256 positions, attention adds chunks; threads that do not divide the heads share out
-    those of a token unless they wait for cores (bnc_calm()), with the same bits. That sharing is
-    checked whatever the machine does in tests/kernels/test_float_layer.py."""
+    those of a token unless they wait for cores (bnc_calm()), with the same bits. The steps
+    of that are checked whatever the machine does in tests/kernels/test_float_layer.py."""
     model, plan, folder = built(EXAMPLE, "native")
     for outcome in verify(model, plan, folder / "bin" / "model", long=400):
         assert outcome.equal, f"{outcome.case.title}: {outcome.detail}"

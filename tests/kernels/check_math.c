@@ -14,6 +14,7 @@
 #include <io.h>
 #endif
 
+#include "bnc_attention_batch.h"
 #include "bnc_attention_split.h"
 #include "bnc_dense.h"
 #include "bnc_linear.h"
@@ -113,6 +114,43 @@ static void do_relu2(void)
 static void do_round(void)
 {
     map(bnc_round);
+}
+
+/* n; rows of floats -> the rows to 13 bits as attention has them, with zeros up to the stride; then
+ * all floats, one at a time: no vector of a volatile. */
+static void do_shorten(void)
+{
+    const int n = integer(0), rows = (int)(input_bytes / sizeof(float)) / n;
+    const float *x = take_floats(rows * n);
+    float *row = new_floats(BNC_HEAD_STRIDE(n));
+    for (int i = 0; i < rows; i++) {
+        bnc_attend_shorten(row, x + i * n, n);
+        give_floats(row, BNC_HEAD_STRIDE(n));
+    }
+    for (int i = 0; i < rows * n; i++) {
+        const volatile float alone = x[i];
+        const float y = bnc_shorten(alone);
+        give_floats(&y, 1);
+    }
+}
+
+/* positions; rows of scores -> e of one token, sixteen positions at a time; e of several tokens at
+ * once, with zeros up to a multiple of sixteen. */
+static void do_weights(void)
+{
+    const int n = integer(0), whole = BNC_SCORE_STRIDE(n);
+    while (more()) {
+        float *x = take_floats(n), *y = new_floats(whole);
+        const float largest = bnc_largest(x, n);
+        memcpy(y, x, sizeof *y * (size_t)n);
+        for (int t = 0; t < n; t += BNC_LANES)
+            bnc_attend_exp(x + t, largest, 0, n - t < BNC_LANES ? n - t : BNC_LANES, 0);
+        bnc_attend_weights(y, n, whole);
+        give_floats(x, n);
+        give_floats(y, whole);
+        free(y);
+        free(x);
+    }
 }
 
 /* floats -> halves, one at a time. */
@@ -411,6 +449,8 @@ static const struct {
     { "relu2", do_relu2 },
     { "gelu_tanh", do_gelu_tanh },
     { "round", do_round },
+    { "shorten", do_shorten },
+    { "weights", do_weights },
     { "half", do_half },
     { "halves", do_halves },
     { "unhalf", do_unhalf },

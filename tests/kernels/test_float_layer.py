@@ -155,6 +155,67 @@ def test_activations_and_round(math: Math) -> None:
     same(math("round", ties), np.rint(ties) + F32(0), ties)
 
 
+def thirteen_bits(x: Floats) -> Floats:
+    """Rule 7's ~x by its words, in float64."""
+    with np.errstate(invalid="ignore"):  # of a signalling NaN
+        magnitude = np.abs(x.astype(np.float64))
+    magnitude = np.where(magnitude <= 2.0**100, magnitude, 2.0**100)  # NaN, too
+    mantissa, exponent = np.frexp(magnitude)  # 0.5 <= mantissa < 1
+    rounded = np.ldexp(np.rint(mantissa * 2.0**13), exponent - 13)
+    rounded = np.where(magnitude < 2.0**-100, 0, rounded)
+    return np.copysign(rounded.astype(F32), x)
+
+
+@cache
+def shorten_inputs() -> Floats:
+    """What decides about rounding, bits 0 to 11, below the least, the largest and other upper bits
+    and in all kinds of exponents; what surrounds the limits; infinities and NaN."""
+    rng = np.random.default_rng(15)
+    upper = np.array([0, 0x7FE, 0x7FF, *rng.integers(0, 0x800, 2)], np.uint32) << 12
+    exponents = np.array([0, 26, 27, 127, 226, 227, 255], np.uint32) << 23
+    dense = exponents[:, None, None] | upper[:, None] | np.arange(0x1000, dtype=np.uint32)
+    limits = np.array([0, 27 << 23, 227 << 23, 0x7F800000], np.int64)[:, None]
+    near = (limits + np.arange(-0x1801, 0x1802)).clip(0, 0x7FFFFFFF).astype(np.uint32)
+    every = every_exponent(rng, 30_000).view(np.uint32) & np.uint32(0x7FFFFFFF)
+    bits = np.concatenate([dense.ravel(), near.ravel(), every])
+    return np.concatenate([bits, bits | np.uint32(0x80000000)]).view(F32)
+
+
+@cache
+def shortened() -> Floats:
+    return thirteen_bits(shorten_inputs())
+
+
+def test_thirteen_bits(math: Math) -> None:
+    n = 100  # of 112 with the zeros: a tail for registers of any length
+    x, want = (a[: a.size // n * n] for a in (shorten_inputs(), shortened()))
+    rows = np.zeros((x.size // n, 112), F32)
+    rows[:, :n] = want.reshape(-1, n)
+    got = math("shorten", n, x)
+    same(got[: rows.nbytes], rows)
+    same(got[rows.nbytes :], want, x)
+
+
+@pytest.mark.parametrize("positions", [16, 41])
+def test_thirteen_bits_of_exp(math: Math, positions: int) -> None:
+    """The weights of positions, whose largest score is 0 here."""
+    scores = np.random.default_rng(16).permutation(exp_inputs())[:60_000]
+    x = scores[: scores.size // positions * positions].reshape(-1, positions).copy()
+    x[:, 0] = 0
+    want = thirteen_bits(reference.exp(x))
+    whole = np.zeros((len(x), -(-positions // 16) * 16), F32)
+    whole[:, :positions] = want
+    same(math("weights", positions, x), np.concatenate([want, whole], axis=1))
+
+
+def test_the_reference_has_thirteen_bits() -> None:
+    x, want = shorten_inputs(), shortened()
+    same(reference.shorten(x).tobytes(), want, x)
+    assert want[x == 1 + 2.0**-13].tolist() == [1.0]
+    assert want[x == 1 + 3 * 2.0**-13].tolist() == [1 + 2.0**-11]
+    assert np.signbit(want).sum() == want.size // 2 and np.isnan(x).any()
+
+
 def half_inputs() -> Floats:
     """All halves, the ties between neighbours, their float32 neighbours, and all exponents."""
     rng = np.random.default_rng(5)

@@ -486,6 +486,14 @@ def test_attention_across_chunks(math: Math, head_dim: int) -> None:
         same(got[out.nbytes :], cache)
 
 
+def test_attention_that_threads_share_out(program: Callable[..., Any]) -> None:
+    """Heads that are left over, chunk by chunk, whoever takes which."""
+    flags = ("-O1", "-UBNC_THREADS", "-DBNC_THREADS=1", "-pthread")
+    here = Variant("native", "host", True, flags)
+    done = program(HERE / "check_split.c", here, "2", "3", "4", "5", "7")
+    assert done.returncode == 0 and done.stdout == b"0 of 204 jobs differ\n", done
+
+
 # Sampling.
 
 SETTINGS = [

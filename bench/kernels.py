@@ -29,7 +29,7 @@ from programs import build, kernels_of, render  # noqa: E402
 from bitnetc.cost import matrix_cost  # noqa: E402
 from bitnetc.errors import BitnetcError  # noqa: E402
 from bitnetc.kernels import Kernel  # noqa: E402
-from bitnetc.plan import SHARERS, tallest_tile  # noqa: E402
+from bitnetc.plan import SHARERS, slice_rows, tallest_tile  # noqa: E402
 from bitnetc.run import command  # noqa: E402
 from bitnetc.target import BATCH, Target, load_target, runs_here  # noqa: E402
 
@@ -51,6 +51,12 @@ class Bench:
     role: str
     rows: int
     cols: int
+    l1d: int  # the target's first-level cache, and
+    batch: int  # tokens for which a tile is cut
+
+    @property
+    def slice(self) -> int:
+        return slice_rows([self.kernel], self.tile, self.l1d, self.batch)
 
     @property
     def tile(self) -> int:
@@ -175,7 +181,7 @@ def main() -> None:
     if target.variants:
         raise BitnetcError(target.name, "has the kernels of several targets: name one of them")
     benches = [
-        Bench(kernel, role, *shape)
+        Bench(kernel, role, *shape, target.l1d, target.batch)
         for role, shape in SHAPES.items()
         for kernel in kernels_of(target)
     ]

@@ -509,6 +509,12 @@ def _say_plan(p: Plan, model: Model) -> None:
     for i, variant in enumerate(p.target.variants):
         kernels = ", ".join(k.name for k in p.variant_kernels(i))
         click.echo(f"on {variant.name}: {kernels}")
+    if p.slices:
+        rows = " or ".join(str(s) for s in p.slices)
+        click.echo(
+            f"tiles: for several tokens {rows} rows at a time, of whose sums {p.batch} tokens have "
+            f"{4 * p.slices[-1] * p.batch:,} bytes in a first-level cache of {p.target.l1d:,}"
+        )
     memory = p.memory
     click.echo(
         f"arena: {memory.fixed_bytes:,} bytes + {memory.thread_bytes(p.context):,} a thread + "

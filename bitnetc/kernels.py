@@ -26,9 +26,10 @@ class Kernel:
     # What of one token need not be read: columns of zero activations; rows that nobody asks for.
     skips: Skips = "nothing"
     permit: str = ""  # C function that must return 0 before a process first uses the kernel
-    # Rows of a tile computed at a time for several tokens, so that their sums stay in the first
-    # cache; 0: all of them.
-    slice: int = 0
+    # Rows that are unpacked and multiplied together for several tokens, column by column of the
+    # codes, so that their sums are read and written several times: the planner may cut a tile into
+    # slices of a multiple of these. 0: it may not.
+    unit: int = 0
 
     @property
     def name(self) -> str:
@@ -94,7 +95,7 @@ KERNELS: dict[str, Kernel] = {
         Kernel("wasm128", "b1_m8k64", "bits", ("simd128",), _WIDE, "defined(__wasm_simd128__)"),
         Kernel("wasm128", "u2_m8k64", "bits", ("simd128",), _WIDE, "defined(__wasm_simd128__)"),
         Kernel("scalar", "b1_k128", "int8", (), _WIDE, "1"),
-        Kernel("avx2", "b1_m32k64", "int8", ("avx2",), _WIDE, "defined(__AVX2__)"),
+        Kernel("avx2", "b1_m32k64", "int8", ("avx2",), _WIDE, "defined(__AVX2__)", unit=32),
         Kernel(
             "avx512vnni",
             "b1_m32k64",
@@ -102,7 +103,7 @@ KERNELS: dict[str, Kernel] = {
             ("avx512", "avx512vnni"),
             _WIDE,
             "defined(__AVX512VNNI__)",
-            slice=64,
+            unit=64,
         ),
         Kernel(
             "amx",
@@ -112,7 +113,7 @@ KERNELS: dict[str, Kernel] = {
             _WIDE,
             "defined(__AMX_INT8__)",
             permit="bnc_permit_amx",
-            slice=32,
+            unit=32,
         ),
         Kernel("neon", "b1_m4k128", "int8", ("neon",), _WIDE, "defined(__aarch64__)"),
         Kernel(
@@ -122,6 +123,7 @@ KERNELS: dict[str, Kernel] = {
             ("neon", "dotprod"),
             _WIDE,
             "defined(__ARM_FEATURE_DOTPROD)",
+            unit=8,
         ),
         Kernel("scalar", "i4_m16k8", "int8", (), _WIDE, "1"),
         Kernel("scalar", "i6_m16k16", "int8", (), _SIXES, "1"),
@@ -148,7 +150,9 @@ KERNELS: dict[str, Kernel] = {
             "neondot", "i8_m16k4", "int8", ("dotprod",), _BYTES, "defined(__ARM_FEATURE_DOTPROD)"
         ),
         Kernel("neon", "i8_m16k4", "int8", ("neon",), _BYTES, "defined(__aarch64__)"),
-        Kernel("avx2", "i2_k256", "int8", ("avx2",), _WIDE, "defined(__AVX2__)", skips="rows"),
+        Kernel(
+            "avx2", "i2_k256", "int8", ("avx2",), _WIDE, "defined(__AVX2__)", skips="rows", unit=4
+        ),
         Kernel("neon", "i2_k256", "int8", ("neon",), _WIDE, "defined(__aarch64__)", skips="rows"),
         Kernel(
             "neondot",
@@ -158,6 +162,7 @@ KERNELS: dict[str, Kernel] = {
             (2**31 - 1) // (32 * 127),
             "defined(__ARM_FEATURE_DOTPROD)",
             skips="rows",
+            unit=8,
         ),
         Kernel(
             "avx512vnni",
@@ -167,7 +172,7 @@ KERNELS: dict[str, Kernel] = {
             (2**31 - 1) // (128 * 127),
             "defined(__AVX512VNNI__)",
             skips="rows",
-            slice=64,
+            unit=64,
         ),
         Kernel(
             "amx",
@@ -178,21 +183,38 @@ KERNELS: dict[str, Kernel] = {
             "defined(__AMX_INT8__)",
             skips="rows",
             permit="bnc_permit_amx",
-            slice=32,
+            unit=32,
         ),
         Kernel("avx2", "i2_m4k128", "int8", ("avx2",), _WIDE, "defined(__AVX2__)"),
-        Kernel("avx2", "i2_m32k64", "int8", ("avx2",), _WIDE, "defined(__AVX2__)"),
-        Kernel("avxvnni", "i2_m32k64", "int8", ("avx2", "avxvnni"), 2**21, "defined(__AVXVNNI__)"),
+        Kernel("avx2", "i2_m32k64", "int8", ("avx2",), _WIDE, "defined(__AVX2__)", unit=32),
+        Kernel(
+            "avxvnni",
+            "i2_m32k64",
+            "int8",
+            ("avx2", "avxvnni"),
+            2**21,
+            "defined(__AVXVNNI__)",
+            unit=32,
+        ),
         Kernel("avx2", "tl1_m32k4", "lut16", ("avx2",), _WIDE, "defined(__AVX2__)"),
         Kernel("neon", "i2_m4k64", "int8", ("neon",), _WIDE, "defined(__aarch64__)"),
         Kernel("neon", "tl1_m64k4", "lut16", ("neon",), _WIDE, "defined(__aarch64__)"),
         Kernel("neon", "tl1_m64k8", "lut16", ("neon",), _WIDE, "defined(__aarch64__)"),
-        Kernel("sse41", "i2_k256", "int8", ("sse41",), _WIDE, "defined(__SSE4_1__)", skips="rows"),
+        Kernel(
+            "sse41",
+            "i2_k256",
+            "int8",
+            ("sse41",),
+            _WIDE,
+            "defined(__SSE4_1__)",
+            skips="rows",
+            unit=4,
+        ),
         Kernel(
             "sse41", "i2_m256k4", "int8", ("sse41",), _WIDE, "defined(__SSE4_1__)", skips="columns"
         ),
         Kernel("sse41", "i2_m4k64", "int8", ("sse41",), _WIDE, "defined(__SSE4_1__)"),
-        Kernel("sse41", "i2_m32k64", "int8", ("sse41",), _WIDE, "defined(__SSE4_1__)"),
+        Kernel("sse41", "i2_m32k64", "int8", ("sse41",), _WIDE, "defined(__SSE4_1__)", unit=32),
         Kernel(
             "avx512vnni",
             "i2_m32k64",
@@ -200,9 +222,9 @@ KERNELS: dict[str, Kernel] = {
             ("avx512", "avx512vnni"),
             (2**31 - 1) // (128 * 127),
             "defined(__AVX512VNNI__)",
-            slice=64,
+            unit=64,
         ),
-        Kernel("neon32", "i2_m4k64", "int8", ("neon32",), _WIDE, "defined(__ARM_NEON)"),
+        Kernel("neon32", "i2_m4k64", "int8", ("neon32",), _WIDE, "defined(__ARM_NEON)", unit=4),
         Kernel("neon32", "tl1_m64k4", "lut16", ("neon32",), _WIDE, "defined(__ARM_NEON)"),
         Kernel("dsp", "i2_m4k64", "int8", ("dsp",), _WIDE, "defined(__ARM_FEATURE_SIMD32)"),
         Kernel("rv64m", "i2_k64", "int8", ("rv64m",), _WIDE, "__riscv_xlen == 64"),
@@ -211,7 +233,7 @@ KERNELS: dict[str, Kernel] = {
         Kernel("mve", "b1_m4k32", "int8", ("mve",), _WIDE, "defined(__ARM_FEATURE_MVE)"),
         Kernel("mve", "i2_m4k64", "int8", ("mve",), _WIDE, "defined(__ARM_FEATURE_MVE)"),
         Kernel("rvv", "i2_m128k16", "int8", ("rvv",), _WIDE, "defined(__riscv_vector)"),
-        Kernel("sse41", "b1_m32k64", "int8", ("sse41",), _WIDE, "defined(__SSE4_1__)"),
+        Kernel("sse41", "b1_m32k64", "int8", ("sse41",), _WIDE, "defined(__SSE4_1__)", unit=32),
         Kernel("neon32", "b1_m128k8", "int8", ("neon32",), _WIDE, "defined(__ARM_NEON)"),
         Kernel("wasm128", "b1_m128k8", "int8", ("simd128",), _WIDE, "defined(__wasm_simd128__)"),
         Kernel("rvv", "b1_m128k16", "int8", ("rvv",), _WIDE, "defined(__riscv_vector)"),
@@ -273,6 +295,7 @@ KERNELS: dict[str, Kernel] = {
             ("neon", "dotprod"),
             (2**31 - 1) // (32 * 127),
             "defined(__ARM_FEATURE_DOTPROD)",
+            unit=8,
         ),
         Kernel(
             "avx512vbmi",
@@ -281,7 +304,7 @@ KERNELS: dict[str, Kernel] = {
             ("avx512", "avx512vnni", "avx512vbmi"),
             _WIDE,
             "defined(__AVX512VBMI__) && defined(__AVX512VNNI__)",
-            slice=64,
+            unit=64,
         ),
         Kernel(
             "amx",
@@ -291,7 +314,7 @@ KERNELS: dict[str, Kernel] = {
             _WIDE,
             "defined(__AMX_INT8__) && defined(__AVX512VBMI__)",
             permit="bnc_permit_amx",
-            slice=32,
+            unit=32,
         ),
         Kernel(
             "avx512vbmi",
@@ -301,7 +324,7 @@ KERNELS: dict[str, Kernel] = {
             _WIDE,
             "defined(__AVX512VBMI__) && defined(__AVX512VNNI__)",
             skips="rows",
-            slice=64,
+            unit=64,
         ),
         Kernel(
             "amx",
@@ -312,7 +335,7 @@ KERNELS: dict[str, Kernel] = {
             "defined(__AMX_INT8__) && defined(__AVX512VBMI__)",
             skips="rows",
             permit="bnc_permit_amx",
-            slice=32,
+            unit=32,
         ),
         Kernel(
             "avx512vbmi",
@@ -333,7 +356,7 @@ KERNELS: dict[str, Kernel] = {
             skips="columns",
             permit="bnc_permit_amx",
         ),
-        Kernel("neon", "t5_m4k80", "int8", ("neon",), _WIDE, "defined(__aarch64__)"),
+        Kernel("neon", "t5_m4k80", "int8", ("neon",), _WIDE, "defined(__aarch64__)", unit=4),
         Kernel(
             "neondot",
             "t5_m4k80",
@@ -341,6 +364,7 @@ KERNELS: dict[str, Kernel] = {
             ("neon", "dotprod"),
             _WIDE,
             "defined(__ARM_FEATURE_DOTPROD)",
+            unit=8,
         ),
         Kernel("avx2", "i2_m256k4", "int8", ("avx2",), _WIDE, "defined(__AVX2__)", skips="columns"),
         Kernel(
@@ -382,7 +406,7 @@ KERNELS: dict[str, Kernel] = {
             (2**31 - 1) // (128 * 127),
             "defined(__AMX_INT8__)",
             permit="bnc_permit_amx",
-            slice=32,
+            unit=32,
         ),
     )
 }

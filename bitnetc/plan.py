@@ -5,7 +5,7 @@ they lost. Identical blocks form one group and become one C function. Padding ha
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,7 +32,7 @@ _KERNEL_STACK = {
 # docs/performance.md; for those a model says its own (Model.zeros).
 Density = Mapping[Skips, float]
 RELU2_DENSITY: dict[str, Density] = {"w_up": {"rows": 0.5}, "w_down": {"columns": 0.4}}
-MAX_TILE = 64  # rows: a tile's int32 sums for a batch stay in L1 beside the weights
+MAX_TILE = 64  # rows: beside them, what surrounds a call of a kernel for one token is nothing
 STREAMS = 4  # blocks of rows that a kernel for one token reads at once: runtime_c/bnc_streams.h
 MAX_STREAMED = 128  # rows of a tile that is taller for their sake
 MIN_TILES = 16  # so that a few threads share a matrix evenly
@@ -85,6 +85,7 @@ class MatrixPlan:
     density: float = 1.0  # the share that one token is expected to read
     tiles_before: int = 0  # in a list of tiles that threads share out as one, see _one_list()
     tiles_listed: int = 0  # 0: this matrix is shared out by itself
+    slice: int = 0  # rows of a tile computed at a time for several tokens; 0: all, see slice_rows()
 
     @property
     def bytes(self) -> int:
@@ -112,13 +113,6 @@ class MatrixPlan:
     @property
     def tile_bytes(self) -> int:
         return self.kernel.layout.packed_bytes(self.tile, self.padded_cols)
-
-    @property
-    def slice(self) -> int:
-        """Rows of a tile computed at a time for several tokens; 0: all of them."""
-        each = {k.slice for k in self.kernels}
-        rows = each.pop()
-        return rows if not each and rows and self.tile % rows == 0 else 0
 
     def sums(self, batch: int) -> int:
         """The most int32 sums of one tile, or of a slice of it for several tokens, or of the tiles
@@ -234,6 +228,11 @@ class Plan:
         used |= {v.kernel.name: v.kernel for m in matrices for v in m.variants}
         return [used[name] for name in sorted(used)]
 
+    @property
+    def slices(self) -> list[int]:
+        """Heights of slices, the lowest first; none where no tile is cut."""
+        return sorted({m.slice for m in self._matrices} - {0})
+
     def variant_kernels(self, variant: int) -> list[Kernel]:
         """The kernels of target.variants[variant], one for each layout in use, sorted by name."""
         matrices = self._matrices
@@ -307,9 +306,9 @@ def plan(
             "config.json: head_dim",
             f"{model.shape.head_dim} is above the limit of {MAX_HEAD_DIM}",
         )
-    groups = _groups(model, target)
+    groups = _groups(model, target, batch)
     matrices = [m for g in groups for m in g.matrices.values()]
-    head = _head_plan(model.integer_head, target) if model.integer_head else None
+    head = _head_plan(model.integer_head, target, batch) if model.integer_head else None
     screened = model.integer_head is not None and model.integer_head.screen is not None
     if head:
         matrices.append(head)
@@ -344,7 +343,7 @@ def plan(
     return decided
 
 
-def _head_plan(head: Integers, target: Target) -> MatrixPlan:
+def _head_plan(head: Integers, target: Target, batch: int) -> MatrixPlan:
     """Of a screened head, its ternary matrix: rows of the integers are read one by one, by a loop
     that is the same for all targets."""
     if head.screen and head.cols > SCREEN_COLS:
@@ -353,7 +352,8 @@ def _head_plan(head: Integers, target: Target) -> MatrixPlan:
             f"holds {SCREEN_COLS:,} columns at most, and the head has {head.cols:,}",
             "ask for another head",
         )
-    return _matrix_plan("head", head.screen.trits if head.screen else head, target, {})
+    planned = _matrix_plan("head", head.screen.trits if head.screen else head, target, {})
+    return _in_slices({"head": planned}, target, batch)["head"]
 
 
 def _aligned(cols: int) -> int:
@@ -389,7 +389,7 @@ def _refuse_too_large(p: Plan, model: Model) -> None:
         )
 
 
-def _groups(model: Model, target: Target) -> tuple[Group, ...]:
+def _groups(model: Model, target: Target, batch: int) -> tuple[Group, ...]:
     groups: list[Group] = []
     for i, block in enumerate(model.blocks):
         each = {role: getattr(block, role) for role in ROLES}
@@ -403,6 +403,7 @@ def _groups(model: Model, target: Target) -> tuple[Group, ...]:
             {r: m for r, m in each.items() if r not in floats},
             *(target, _density(model), model.activations != "int8"),
         )
+        matrices = _in_slices(matrices, target, batch)
         if groups and (groups[-1].matrices, groups[-1].floats) == (matrices, floats):
             groups[-1] = Group(groups[-1].first, i, matrices, floats)
         else:
@@ -575,6 +576,39 @@ def tallest_tile(kernel: Kernel) -> int:
     return streams if MAX_TILE < streams <= MAX_STREAMED else _blocks(kernel, MAX_TILE)
 
 
+def slice_rows(kernels: Sequence[Kernel], tile: int, l1d: int, batch: int) -> int:
+    """Rows of a tile of these kernels that are computed at a time for several tokens; 0: all.
+
+    The int32 sums of a slice take at most half of the first-level cache, of `l1d` bytes:
+
+        4 * rows * batch <= l1d / 2
+
+    The other half is for codes, activations and, of gate and up, the other's sums. Slices are equal
+    and whole units of all kernels, one at least. Nothing is cut where no cache is known.
+    """
+    units = [k.unit for k in kernels]
+    unit = math.lcm(*units)
+    if not l1d or not unit:
+        return 0
+    fitting = max(unit, l1d // (8 * batch))
+    if tile <= fitting:
+        return 0
+    return max((rows for rows in range(unit, fitting + 1, unit) if tile % rows == 0), default=0)
+
+
+def _in_slices(
+    matrices: Mapping[str, MatrixPlan], target: Target, batch: int
+) -> dict[str, MatrixPlan]:
+    """With slices for batches of so many tokens: gate and up, which are finished together, have the
+    same."""
+    pair = [matrices[role] for role in ("w_gate", "w_up") if role in matrices]
+    found = {}
+    for role, m in matrices.items():
+        kernels = [k for p in (pair if role in ("w_gate", "w_up") else [m]) for k in p.kernels]
+        found[role] = replace(m, slice=slice_rows(kernels, m.tile, target.l1d, batch))
+    return found
+
+
 def _blocks(kernel: Kernel, rows: int) -> int:
     """Rows in whole blocks, one at least."""
     return kernel.layout.rows * max(1, rows // kernel.layout.rows)
@@ -612,6 +646,7 @@ def plan_json(p: Plan, model: Model) -> dict[str, Any]:
         **({"ffn_units_of": model.ffn_units} if model.ffn_units else {}),
         "context": p.context,
         "batch": p.batch,
+        "cache": {"l1d": p.target.l1d},
         "groups": [
             {
                 "blocks": [g.first, g.last],
@@ -682,6 +717,7 @@ def _matrix_json(m: MatrixPlan) -> dict[str, Any]:
         "activation": m.kernel.activation,
         "padded": [m.padded_rows, m.padded_cols],
         "tile": m.tile,
+        **({"slice": m.slice} if m.slice else {}),
         "bytes": m.bytes,
         "cycles": round(m.cost.cycles),
         **({"density": m.density} if m.density < 1 else {}),

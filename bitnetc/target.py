@@ -24,6 +24,7 @@ _KEYS = {
         "run",
         "kernels",
         "cost",
+        "cache",
         "check",
     },
     "isa": {"arch", "features"},
@@ -33,6 +34,7 @@ _KEYS = {
     "run": {"emulator"},
     "kernels": {"matmul"},
     "cost": {"bytes_per_cycle", "cycles_per_block", "cycles_many", "cycles_per_lut16"},
+    "cache": {"l1d"},
     "check": {"cpu"},
 }
 # Our name of a feature -> its names in /proc/cpuinfo.
@@ -104,6 +106,7 @@ class Target:
     checks: tuple[str, ...]  # emulated CPUs; "host" runs natively
     batch: int = BATCH
     bf12: bool = True  # reads bfloat16 in twelve bits a weight as fast as in sixteen
+    l1d: int = 0  # bytes of a core's first-level data cache, the smallest of variants; 0: unknown
     firmware: Firmware | None = None  # where there is no operating system
     base: str = ""  # the target whose system it has, where it narrows that one to newer CPUs
     # One program for several CPUs: its forward pass is compiled for each of these, the best first,
@@ -178,6 +181,7 @@ def load_target(name: str) -> Target:
         checks=tuple(check["cpu"] for check in data.get("check", ())),
         batch=data.get("plan", {}).get("batch", BATCH),
         bf12=all(v.bf12 for v in variants) and data.get("plan", {}).get("bf12", True),
+        l1d=min((v.l1d for v in variants if v.l1d), default=0) if variants else _l1d(file, data),
         firmware=_firmware(file, data["firmware"]) if "firmware" in data else None,
         base=_tuned(data),
         variants=variants,
@@ -206,8 +210,10 @@ def _variants(file: str, data: dict[str, Any]) -> tuple[Target, ...]:
         if any(v.identifier == variant.identifier for v in found):
             raise BitnetcError(f"{file}: variants", f"{name} is there twice")
         found.append(variant)
-    if found and ("kernels" in data or "cost" in data or "features" in data["isa"]):
-        raise BitnetcError(f"{file}: variants", "features, kernels and cost are those of variants")
+    if found and ({"kernels", "cost", "cache"} & set(data) or "features" in data["isa"]):
+        raise BitnetcError(
+            f"{file}: variants", "features, kernels, cost and cache are those of variants"
+        )
     return tuple(found)
 
 
@@ -250,6 +256,13 @@ def _cost(file: str, data: dict[str, Any], kernels: list[Kernel]) -> Cost:
     return Cost(
         float(cost["bytes_per_cycle"]), dict(cycles), float(cost["cycles_per_lut16"]), dict(many)
     )
+
+
+def _l1d(file: str, data: dict[str, Any]) -> int:
+    size = data.get("cache", {}).get("l1d", 0)
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= 2**24:
+        raise BitnetcError(f"{file}: cache.l1d", f"{size!r} is not a cache's number of bytes")
+    return size
 
 
 def _firmware(file: str, table: dict[str, Any]) -> Firmware:

@@ -197,7 +197,7 @@ def test_timing_programs_build_and_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = load_target("scalar")
-    bench = kernels.Bench(KERNELS["scalar:i2_k64"], "wk", *kernels.SHAPES["wk"])
+    bench = kernels.Bench(KERNELS["scalar:i2_k64"], "wk", *kernels.SHAPES["wk"], 0, 64)
     lines = kernels.measure(target, [bench], 32, 1)
     timed = {tuple(words[3:6]) for words in lines if words[0] == "kernel" and float(words[6]) > 0}
     assert len(timed) == 4 and {"lut16", "stream", "dense", "attend"} <= {w[0] for w in lines}

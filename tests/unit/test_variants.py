@@ -10,8 +10,9 @@ from bitnetc import resources
 from bitnetc.compiler import load
 from bitnetc.cost import matrix_cost
 from bitnetc.errors import BitnetcError
+from bitnetc.kernels import KERNELS
 from bitnetc.model import ROLES
-from bitnetc.plan import SHARERS, plan, plan_json
+from bitnetc.plan import SHARERS, plan, plan_json, slice_rows
 from bitnetc.target import load_target, target_names
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "austen" / "model"
@@ -88,7 +89,11 @@ def targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ('["armv8-neon", "x86_64-avx2"]', "", "x86_64-avx2 is not for one CPU of this kind"),
         ('["rpi", "armv8-neon"]', "", "rpi is not for one CPU of this kind"),
         ('["armv8-neon", "armv8-neon"]', "", "armv8-neon is there twice"),
-        ('["armv8-neon"]', '[isa]\nfeatures = ["neon"]\n', "features, kernels and cost are those"),
+        (
+            '["armv8-neon"]',
+            '[isa]\nfeatures = ["neon"]\n',
+            "features, kernels, cost and cache are those",
+        ),
     ],
 )
 def test_mistakes(variants: str, more: str, message: str, targets: Path) -> None:
@@ -96,6 +101,65 @@ def test_mistakes(variants: str, more: str, message: str, targets: Path) -> None
     (targets / "several.toml").write_text(text)
     with pytest.raises(BitnetcError, match=message):
         load_target("several")
+
+
+@pytest.mark.parametrize("size", ["-1", "true", "32e3", '"32 KiB"', "16777217"])
+def test_a_cache_is_a_number_of_bytes(size: str, targets: Path) -> None:
+    (targets / "other.toml").write_text(f'inherits = "armv8-neon"\n[cache]\nl1d = {size}\n')
+    with pytest.raises(BitnetcError, match=r"cache.l1d: .* is not a cache's number of bytes"):
+        load_target("other")
+    (targets / "other.toml").write_text('inherits = "armv8-neon"\n[cache]\nl2 = 1\n')
+    with pytest.raises(BitnetcError, match=r"cache.l2: unknown key"):
+        load_target("other")
+
+
+def test_every_system_states_its_cache() -> None:
+    """Tiles are cut for the least of the variants' caches, which is where there is a cache."""
+    for target in map(load_target, target_names()):
+        assert (target.l1d == 0) == target.freestanding
+        if target.variants:
+            assert target.l1d == min(v.l1d for v in target.variants)
+    assert load_target("rpi5").l1d == 2 * load_target("armv8.2-dotprod").l1d
+
+
+@pytest.mark.parametrize(
+    ("kernels", "tile", "l1d", "batch", "rows"),
+    [
+        (["amx:i2_m32k64"], 128, 49152, 128, 32),  # 16 KiB of 48
+        (["amx:i2_m32k64"], 128, 49152, 64, 64),
+        (["amx:i2_m32k64"], 128, 49152, 8, 0),  # all fit
+        (["avx512vnni:i2_m32k64"], 128, 49152, 128, 64),  # of which 48 would fit: one unit
+        (["avx512vnni:i2_m32k64"], 96, 49152, 128, 0),  # not whole units
+        (["avx2:i2_m32k64"], 128, 32768, 64, 64),
+        (["avx2:i2_m32k64"], 96, 32768, 64, 32),  # equal slices
+        (["avx2:i2_m32k64", "avx2:i2_k256"], 128, 32768, 64, 64),
+        (["amx:i2_m32k64", "avx512vnni:i2_m32k64", "avx2:i2_m32k64"], 128, 32768, 128, 64),
+        (["neondot:i2_m4k64"], 64, 32768, 128, 32),
+        (["neon:i2_m4k64"], 64, 32768, 128, 0),  # each sum is written once
+        (["avx2:i2_m32k64"], 128, 0, 64, 0),  # no cache is known
+    ],
+)
+def test_slices_fit_the_cache(
+    kernels: list[str], tile: int, l1d: int, batch: int, rows: int
+) -> None:
+    found = slice_rows([KERNELS[k] for k in kernels], tile, l1d, batch)
+    assert found == rows and (not found or tile % found == 0)
+
+
+def test_a_program_for_several_cpus_is_cut_for_all() -> None:
+    """Gate and up together; the arena has no more sums than that needs."""
+    model = load(EXAMPLE)
+    tall = replace(load_target("x86_64"), l1d=2**24)
+    for target in (load_target("x86_64"), replace(load_target("x86_64"), l1d=8192), tall):
+        decided = plan(model, target)
+        for group in decided.groups:
+            assert group.matrices["w_gate"].slice == group.matrices["w_up"].slice
+            for m in group.matrices.values():
+                assert m.slice == 0 or (m.tile % m.slice == 0 and not m.slice % m.kernel.unit)
+        stated = plan_json(decided, model)
+        assert stated["cache"] == {"l1d": target.l1d}
+        found = [m.get("slice", 0) for m in stated["groups"][0]["matrices"]]
+        assert {*found, 0} == {*decided.slices, 0}
 
 
 def test_one_line_adds_a_variant(targets: Path) -> None:

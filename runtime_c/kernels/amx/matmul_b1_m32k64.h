@@ -26,7 +26,8 @@ BNC_KERNEL void bnc_matmul_b1_m32k64_amx(int32_t *restrict acc, const uint8_t *r
     for (int i = 0; i < n; i++)
         for (int m = 0; m < rows; m += 16)
             _mm512_storeu_si512(acc + i * rows + m, _mm512_set1_epi32(-x->sum[i]));
-    const uint8_t *next = w + (ptrdiff_t)rows * cols / 8; /* what the next call reads, in general */
+    const ptrdiff_t bytes = cols / 8;       /* of a row */
+    const uint8_t *next = w + rows * bytes; /* what the next call reads, in general */
     for (int m = 0; m < rows; m += ROWS)
         for (int first = 0; first < cols; first += CHUNK) {
             _Alignas(64) uint8_t codes[2 * HALF];
@@ -35,7 +36,7 @@ BNC_KERNEL void bnc_matmul_b1_m32k64_amx(int32_t *restrict acc, const uint8_t *r
                 for (int h = 0; h < 2; h++, w += 64)
                     bnc_unpack_b1_m32k64_avx512vnni(codes + HALF * h + 16 * k, 64, w);
             bnc_tokens_amx(acc + m, rows, codes, HALF, x, first, count, n, &shaped,
-                           next + 4 * first, 4 * count);
+                           next + m * bytes + 4 * first, 4 * count);
         }
     __asm__ volatile("tilerelease");
 }

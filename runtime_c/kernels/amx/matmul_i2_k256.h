@@ -41,7 +41,7 @@ BNC_KERNEL void bnc_matmul_i2_k256_amx(int32_t *restrict acc, const uint8_t *res
                     bnc_unpack_i2_k256(codes[h] + k / 4, 1,
                                        w + bytes * (m + 16 * h) + (first + k) / 4, bytes);
             bnc_tokens_amx(acc + m, rows, (const uint8_t *)codes, HALF, x, first, count, n, &shaped,
-                           next + 8 * first, 8 * count);
+                           next + m * bytes + 8 * first, 8 * count);
         }
     if (whole)
         __asm__ volatile("tilerelease");

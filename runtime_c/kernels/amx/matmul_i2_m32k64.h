@@ -153,7 +153,8 @@ BNC_KERNEL void bnc_matmul_i2_m32k64_amx(int32_t *restrict acc, const uint8_t *r
 {
     enum { CHUNK = BNC_AMX_CHUNK, ROWS = BNC_I2_M32K64_ROWS, HALF = 16 * CHUNK };
     int shaped = 0;
-    const uint8_t *next = w + (ptrdiff_t)rows * cols / 4; /* what the next call reads, in general */
+    const ptrdiff_t bytes = cols / 4;       /* of a row */
+    const uint8_t *next = w + rows * bytes; /* what the next call reads, in general */
     if (n == 1) {
         bnc_matvec_i2_m32k64_avx512vnni(acc, w, x->q, x->sum[0], rows, cols);
         return;
@@ -168,7 +169,7 @@ BNC_KERNEL void bnc_matmul_i2_m32k64_amx(int32_t *restrict acc, const uint8_t *r
             for (int k = 0; k < count; k += BNC_I2_M32K64_COLS, w += BNC_I2_M32K64_BYTES)
                 bnc_unpack_i2_m32k64_amx(codes + 16 * k, HALF, w);
             bnc_tokens_amx(acc + m, rows, codes, HALF, x, first, count, n, &shaped,
-                           next + 8 * first, 8 * count);
+                           next + m * bytes + 8 * first, 8 * count);
         }
     __asm__ volatile("tilerelease");
 }

@@ -44,7 +44,7 @@ BNC_KERNEL void bnc_matmul_t5_k320_amx(int32_t *restrict acc, const uint8_t *res
                     bnc_unpack_t5_k320(codes[h] + k / 4, 1,
                                        w + bytes * (m + 16 * h) + (first + k) / 5, bytes, &tables);
             bnc_tokens_amx(acc + m, rows, (const uint8_t *)codes, HALF, x, first, count, n, &shaped,
-                           next + 32 * (first / 5), 32 * (count / 5));
+                           next + m * bytes + 32 * (first / 5), 32 * (count / 5));
         }
     if (whole)
         __asm__ volatile("tilerelease");

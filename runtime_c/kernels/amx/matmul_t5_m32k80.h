@@ -53,7 +53,8 @@ BNC_KERNEL void bnc_matmul_t5_m32k80_amx(int32_t *restrict acc, const uint8_t *r
     for (int i = 0; i < n; i++)
         for (int m = 0; m < rows; m += 16)
             _mm512_storeu_si512(acc + i * rows + m, _mm512_set1_epi32(-x->sum[i]));
-    const uint8_t *next = w + (ptrdiff_t)rows * cols / 5; /* what the next call reads, in general */
+    const ptrdiff_t bytes = cols / 5;       /* of a row */
+    const uint8_t *next = w + rows * bytes; /* what the next call reads, in general */
     for (int m = 0; m < rows; m += ROWS)
         for (int first = 0; first < cols; first += CHUNK) {
             _Alignas(64) uint8_t codes[2 * HALF];
@@ -61,7 +62,7 @@ BNC_KERNEL void bnc_matmul_t5_m32k80_amx(int32_t *restrict acc, const uint8_t *r
             for (int k = 0; k < count; k += BNC_T5_M32K80_COLS, w += BNC_T5_M32K80_BYTES)
                 bnc_unpack_t5_m32k80_amx(codes + 16 * k, HALF, w, &tables);
             bnc_tokens_amx(acc + m, rows, codes, HALF, x, first, count - over, n, &shaped,
-                           next + 32 * (first / 5), 32 * (count / 5));
+                           next + m * bytes + 32 * (first / 5), 32 * (count / 5));
             if (over) { /* count >= 80, so that the tile begins within the chunk */
                 uint8_t *last = codes + 16 * (count - 64);
                 for (int k = 0; k < 64 - over; k += 4) {

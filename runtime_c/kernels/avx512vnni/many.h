@@ -143,10 +143,10 @@ BNC_INLINE void bnc_many_avx512vnni(bnc_unpack_avx512vnni *unpack, int chunk, in
     int m = 0;
     for (; m + GROUPS * ROWS <= rows; m += GROUPS * ROWS)
         bnc_groups_avx512vnni(unpack, chunk, per, GROUPS, acc + m, w + m * bytes, x, rows, cols, n,
-                              codes, next);
+                              codes, next + m * bytes);
     if (m + ROWS <= rows)
         bnc_groups_avx512vnni(unpack, chunk, per, 1, acc + m, w + m * bytes, x, rows, cols, n,
-                              codes, next);
+                              codes, next + m * bytes);
 }
 
 #endif

@@ -31,6 +31,10 @@
 #define BNC_FRAME static inline
 #endif
 
+/* A function with a frame of its own: a caller that inlines it keeps its stack, and the kernels'
+ * that it inlines, for as long as others run. */
+#define BNC_APART static __attribute__((noinline))
+
 /* A function whose address is taken, though calls with a constant one are to be inlined. At -Og GCC
  * finds out too late which function such a call reaches, and then refuses what must be inlined;
  * what may be it inlines at -O3, and calls directly below. */

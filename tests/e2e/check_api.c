@@ -11,7 +11,8 @@
 
 #include "first.h"
 
-enum { CONTEXT = 300, STACK = 1 << 20, PAINT = 0x5a, TEXT = 1 << 16 };
+enum { CONTEXT = FIRST_CONTEXT < 300 ? FIRST_CONTEXT : 300 };
+enum { STACK = 1 << 20, PAINT = 0x5a, TEXT = 1 << 16 };
 
 static _Alignas(65536) unsigned char stack[STACK];
 static _Alignas(FIRST_ARENA_ALIGN) uint8_t arena[FIRST_ARENA_BYTES(CONTEXT, 2)];
@@ -220,8 +221,13 @@ static void a_text(void)
     n = (int)first_tokenize(m, prompt, strlen(prompt), 1, ids, CONTEXT, scratch, sizeof scratch);
 }
 
+/* Kernels differ by how many tokens there are. */
 static void a_step(void)
 {
+    for (int count = 1; count < n; count += count < 16 ? 1 : count / 2) {
+        first_eval(m, ids, count);
+        first_reset(m);
+    }
     first_eval(m, ids, n);
 }
 

@@ -19,7 +19,6 @@ from bitnetc.head import with_integer_head
 from bitnetc.plan import plan
 from bitnetc.synth import synth
 from bitnetc.target import load_target
-from bitnetc.toolchain import choose
 from bitnetc.totals import totals
 from e2e.built import EXAMPLE, Built
 
@@ -76,23 +75,6 @@ def test_plan_command(built: Callable[..., Built]) -> None:
     assert stated["resident"] == t.resident and stated["stack_per_thread"] == t.stack
     assert f"resident: {t.resident:,} bytes" in run[0].stdout
     assert f"stack: {t.stack:,} bytes a thread" in run[0].stdout
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="STATIC is not linked by its own compiler")
-def test_stack_of_a_named_target(built: Callable[..., Built], tmp_path: Path) -> None:
-    """As test_api.py's, which is about this machine's best target and its kernels."""
-    folder = built(EXAMPLE, STATIC)[2]
-    source, program = tmp_path / "check_api.c", tmp_path / "check_api"
-    text = (Path(__file__).parent / "check_api.c").read_text()
-    source.write_text(text.replace("first", "model").replace("FIRST", "MODEL"))
-    compiler = choose(load_target(STATIC), False, None).compiler
-    library = folder / "lib" / "libmodel.a"
-    words = [*compiler, f"-I{folder / 'include'}", source, library, "-pthread", "-lm"]
-    subprocess.run([*words, "-o", program], check=True)
-    done = subprocess.run([program, PROMPT, "stack"], capture_output=True, text=True, check=True)
-    found = {k: int(v) for k, v in re.findall(r"^(\w+) (\d+)$", done.stdout, re.M)}
-    most = max(found[call] for call in ("init", "tokenize", "eval", "generate"))
-    assert found["tokens"] > 3 and 1024 < most <= found["limit"], found
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")

@@ -133,8 +133,8 @@ static const struct bnc_linear w_down = {
 };
 
 /* Blocks 0 to 1: one shape, one plan. */
-static void block(struct tiny *m, const struct tiny_block *w, int layer,
-                  struct scratch *s, struct bnc_worker *t)
+BNC_APART void block(struct tiny *m, const struct tiny_block *w, int layer,
+                     struct scratch *s, struct bnc_worker *t)
 {
     uint16_t *cache = m->cache + (ptrdiff_t)layer * 2 * KV_HEADS * m->context * CACHE_ROW;
     const float *rope = vector(m, AT_ROPE);
@@ -173,6 +173,19 @@ static void block(struct tiny *m, const struct tiny_block *w, int layer,
     bnc_sync(t);
 }
 
+/* Logits of the last m->heads tokens; no others go through the head. */
+BNC_APART void last_logits(struct tiny *m, struct scratch *s, struct bnc_worker *t)
+{
+    const int first = m->n - m->heads;
+    int begin, end;
+    bnc_share(&s->tokens, m->n - first, &begin, &end);
+    for (int i = first + begin; i < first + end; i++)
+        bnc_rmsnorm(s->normed + i * DIM, m->x + i * DIM, vector(m, AT_FINAL_NORM), DIM, NORM_EPS);
+    bnc_sync(&s->tokens);
+    bnc_dense(t, BNC_BF16, m->all_logits ? m->all_logits : m->logits, weights(m, AT_EMBEDDING), VOCAB, DIM,
+              s->normed + first * DIM, DIM, m->n - first);
+}
+
 BNC_STEP_API void tiny_step(void *arg, struct bnc_worker *t)
 {
     struct tiny *m = arg;
@@ -189,14 +202,6 @@ BNC_STEP_API void tiny_step(void *arg, struct bnc_worker *t)
             block(m, &tiny_blocks[layer], layer, s, t);
     }
 
-    /* Only the tokens whose logits are wanted go through the head. */
-    const int first = m->n - m->heads;
-    if (m->heads == 0)
-        return;
-    bnc_share(&s->tokens, m->n - first, &begin, &end);
-    for (int i = first + begin; i < first + end; i++)
-        bnc_rmsnorm(s->normed + i * DIM, m->x + i * DIM, vector(m, AT_FINAL_NORM), DIM, NORM_EPS);
-    bnc_sync(&s->tokens);
-    bnc_dense(t, BNC_BF16, m->all_logits ? m->all_logits : m->logits, weights(m, AT_EMBEDDING), VOCAB, DIM,
-              s->normed + first * DIM, DIM, m->n - first);
+    if (m->heads)
+        last_logits(m, s, t);
 }

@@ -229,7 +229,7 @@ def _parameters(model: Model, layers: int) -> tuple[int, tuple[int, int]]:
             size += value.rows * value.cols * value.bytes_per_value
         elif isinstance(value, Integers):
             others += value.rows * value.cols
-            size += value.rows * value.cols * value.stored_bits // 8
+            size += value.rows * value.cols * value.bits // 8
         else:
             others += value.size
             size += 4 * value.size

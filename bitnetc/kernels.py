@@ -56,8 +56,11 @@ class Kernel:
 
 # All kernels sum codes 0 .. 2 times q, or table entries of two columns, which int32 holds for 8.4
 # million columns. No model is as wide as these, and a check of them takes a second.
-_WIDE = 2**18
-# Codes of integers, at most 255 times q; of 4 bits masked in place, at most 240.
+_WIDE = 2**17
+# Integers of two bits: codes of 0 .. 3, 64 times as large in one kernel, last for 88,069 columns.
+# All stay below, for checks that take less time.
+_TWOS = 2**16
+# Codes of wider ones, at most 255 times q; of 4 bits masked in place, at most 240.
 _BYTES = (2**31 - 1) // (255 * 127)
 # Of 6 bits, four times as large where the last of four is put together in place.
 _SIXES = (2**31 - 1) // (252 * 127)
@@ -124,6 +127,76 @@ KERNELS: dict[str, Kernel] = {
             _WIDE,
             "defined(__ARM_FEATURE_DOTPROD)",
             unit=8,
+        ),
+        Kernel("scalar", "q2_k64", "int8", (), _TWOS, "1"),
+        Kernel("rv64m", "q2_k64", "int8", ("rv64m",), _TWOS, "__riscv_xlen == 64"),
+        Kernel("sse41", "q2_m32k64", "int8", ("sse41",), _TWOS, "defined(__SSE4_1__)", unit=32),
+        Kernel("avx2", "q2_m32k64", "int8", ("avx2",), _TWOS, "defined(__AVX2__)", unit=32),
+        Kernel(
+            "avxvnni",
+            "q2_m32k64",
+            "int8",
+            ("avx2", "avxvnni"),
+            _TWOS,
+            "defined(__AVXVNNI__)",
+            unit=32,
+        ),
+        Kernel(
+            "avx512vnni",
+            "q2_m32k64",
+            "int8",
+            ("avx512", "avx512vnni"),
+            _TWOS,
+            "defined(__AVX512VNNI__)",
+            unit=64,
+        ),
+        Kernel(
+            "amx",
+            "q2_m32k64",
+            "int8",
+            ("avx512", "avx512vnni", "amx"),
+            _TWOS,
+            "defined(__AMX_INT8__)",
+            permit="bnc_permit_amx",
+            unit=32,
+        ),
+        Kernel("neon", "q2_m4k64", "int8", ("neon",), _TWOS, "defined(__aarch64__)"),
+        Kernel(
+            "neondot",
+            "q2_m4k64",
+            "int8",
+            ("neon", "dotprod"),
+            _TWOS,
+            "defined(__ARM_FEATURE_DOTPROD)",
+            unit=8,
+        ),
+        Kernel(
+            "neoni8mm",
+            "q2_m4k64",
+            "int8",
+            ("neon", "dotprod", "i8mm"),
+            _TWOS,
+            "defined(__ARM_FEATURE_MATMUL_INT8)",
+        ),
+        Kernel("neon32", "q2_m4k64", "int8", ("neon32",), _TWOS, "defined(__ARM_NEON)", unit=4),
+        Kernel("dsp", "q2_m4k64", "int8", ("dsp",), _TWOS, "defined(__ARM_FEATURE_SIMD32)"),
+        Kernel("mve", "q2_m4k64", "int8", ("mve",), _TWOS, "defined(__ARM_FEATURE_MVE)"),
+        Kernel("rvv", "q2_m128k16", "int8", ("rvv",), _TWOS, "defined(__riscv_vector)"),
+        Kernel(
+            "wasm128",
+            "q2_m4k64",
+            "int8",
+            ("simd128",),
+            _TWOS,
+            "defined(__wasm_simd128__)",
+        ),
+        Kernel(
+            "wasmrelaxed",
+            "q2_m4k64",
+            "int8",
+            ("simd128", "relaxed"),
+            _TWOS,
+            "defined(__wasm_relaxed_simd__)",
         ),
         Kernel("scalar", "i4_m16k8", "int8", (), _WIDE, "1"),
         Kernel("scalar", "i6_m16k16", "int8", (), _SIXES, "1"),

@@ -139,6 +139,7 @@ TRIT = Code(trits=1, lanes=4)
 UNARY = Code(trits=1, lanes=4, unary=True)
 PAIR = Code(trits=2, lanes=2)
 FIFTH = Code(trits=1, lanes=5)
+QUARTER = Code(trits=1, lanes=4, base=4, offset=2)
 NIBBLE = Code(trits=1, lanes=2, base=16, offset=8)
 SIXES = Code(trits=1, lanes=4, base=64, offset=32, parts=3)
 BYTE = Code(trits=1, lanes=1, base=256, offset=128)
@@ -361,7 +362,12 @@ LAYOUTS: dict[str, Layout] = {
         # eight rows follow each other. Columns are placed as shifts of words of codes place them.
         Layout("b1_m8k64", "mo mi:8, kb kq:8 kx:8 -> mo kb mi kx | kq", SIGN),
         Layout("u2_m8k64", "mo mi:8, kb kc:2 kq:4 kx:8 -> mo kb kc mi kx | kq", UNARY),
-        # Integers: four neighbouring columns of a row are a lane of a dot product.
+        # Integers of two bits, where trits of two bits lie: the same loops read them.
+        Layout("q2_k64", "m, kb kq:4 kl:16 -> m kb kl | kq", QUARTER),
+        Layout("q2_m4k64", "mo mi:4, kb kq:4 kl:16 -> mo kb mi kl | kq", QUARTER),
+        Layout("q2_m32k64", "mo mh:2 mi:16, kb kc:4 kq:4 kl:4 -> mo kb kc mh mi kl | kq", QUARTER),
+        Layout("q2_m128k16", "mo mi:128, kb kc:4 kq:4 -> mo kb kc mi | kq", QUARTER),
+        # Wider ones: four neighbouring columns of a row are a lane of a dot product.
         Layout("i4_m16k8", "mo mi:16, kb kq:2 kl:4 -> mo kb mi kl | kq", NIBBLE),
         # Three registers hold the codes of four; that of the fourth takes two shifts and two masks.
         Layout("i6_m16k16", "mo mi:16, kb kq:4 kl:4 -> mo kb * mi kl | kq", SIXES),

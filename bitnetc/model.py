@@ -64,11 +64,6 @@ class Integers:
     load: Callable[[], NDArray[np.int8]]
     screen: "Screen | None" = None
 
-    @property
-    def stored_bits(self) -> int:
-        """Of the layouts that can hold them: there is none of two bits."""
-        return max(self.bits, 4)
-
 
 @dataclass(frozen=True)
 class Screen:

@@ -529,7 +529,7 @@ def _holds(kernel: Kernel, matrix: Ternary | Integers, bits: bool) -> bool:
     if kernel.activation == "bits" and not bits:
         return False
     if isinstance(matrix, Integers):
-        return code.integers == matrix.stored_bits
+        return code.integers == matrix.bits
     return code.integers == 0 and (matrix.binary or not code.binary)
 
 

@@ -541,6 +541,102 @@ static inline int bnc_u2_m8k64_at(const uint8_t *w, int cols, int m, int k)
     return code - (code >> 1) - 1;
 }
 
+/* q2_k64: blocks of 1 x 64 integers.
+ *
+ *     m, kb kq:4 kl:16 -> m kb kl | kq
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:     (0, 0)    (0, 16)    (0, 32)    (0, 48)
+ *     byte   1:     (0, 1)    (0, 17)    (0, 33)    (0, 49)
+ *     byte  15:    (0, 15)    (0, 31)    (0, 47)    (0, 63)
+ */
+enum { BNC_Q2_K64_ROWS = 1, BNC_Q2_K64_COLS = 64 };
+
+static inline int bnc_q2_k64_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int kb = k / 64;
+    const int kq = k / 16 % 4;
+    const int kl = k % 16;
+    const int byte = (m * (cols / 64) + kb) * 16 + kl;
+    const int shift = 6 - 2 * kq;
+    return (w[byte] >> shift & 3) - 2;
+}
+
+/* q2_m4k64: blocks of 4 x 64 integers.
+ *
+ *     mo mi:4, kb kq:4 kl:16 -> mo kb mi kl | kq
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:     (0, 0)    (0, 16)    (0, 32)    (0, 48)
+ *     byte   1:     (0, 1)    (0, 17)    (0, 33)    (0, 49)
+ *     byte  63:    (3, 15)    (3, 31)    (3, 47)    (3, 63)
+ */
+enum { BNC_Q2_M4K64_ROWS = 4, BNC_Q2_M4K64_COLS = 64 };
+
+static inline int bnc_q2_m4k64_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 4;
+    const int mi = m % 4;
+    const int kb = k / 64;
+    const int kq = k / 16 % 4;
+    const int kl = k % 16;
+    const int byte = ((mo * (cols / 64) + kb) * 4 + mi) * 16 + kl;
+    const int shift = 6 - 2 * kq;
+    return (w[byte] >> shift & 3) - 2;
+}
+
+/* q2_m32k64: blocks of 32 x 64 integers.
+ *
+ *     mo mh:2 mi:16, kb kc:4 kq:4 kl:4 -> mo kb kc mh mi kl | kq
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:     (0, 0)     (0, 4)     (0, 8)    (0, 12)
+ *     byte   1:     (0, 1)     (0, 5)     (0, 9)    (0, 13)
+ *     byte 511:   (31, 51)   (31, 55)   (31, 59)   (31, 63)
+ */
+enum { BNC_Q2_M32K64_ROWS = 32, BNC_Q2_M32K64_COLS = 64 };
+
+static inline int bnc_q2_m32k64_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 32;
+    const int mh = m / 16 % 2;
+    const int mi = m % 16;
+    const int kb = k / 64;
+    const int kc = k / 16 % 4;
+    const int kq = k / 4 % 4;
+    const int kl = k % 4;
+    const int byte = ((((mo * (cols / 64) + kb) * 4 + kc) * 2 + mh) * 16 + mi) * 4 + kl;
+    const int shift = 6 - 2 * kq;
+    return (w[byte] >> shift & 3) - 2;
+}
+
+/* q2_m128k16: blocks of 128 x 16 integers.
+ *
+ *     mo mi:128, kb kc:4 kq:4 -> mo kb kc mi | kq
+ *
+ * (row, column) held by the first two bytes of a block and by the last, high bits first:
+ *
+ *     byte   0:     (0, 0)     (0, 1)     (0, 2)     (0, 3)
+ *     byte   1:     (1, 0)     (1, 1)     (1, 2)     (1, 3)
+ *     byte 511:  (127, 12)  (127, 13)  (127, 14)  (127, 15)
+ */
+enum { BNC_Q2_M128K16_ROWS = 128, BNC_Q2_M128K16_COLS = 16 };
+
+static inline int bnc_q2_m128k16_at(const uint8_t *w, int cols, int m, int k)
+{
+    const int mo = m / 128;
+    const int mi = m % 128;
+    const int kb = k / 16;
+    const int kc = k / 4 % 4;
+    const int kq = k % 4;
+    const int byte = ((mo * (cols / 16) + kb) * 4 + kc) * 128 + mi;
+    const int shift = 6 - 2 * kq;
+    return (w[byte] >> shift & 3) - 2;
+}
+
 /* i4_m16k8: blocks of 16 x 8 integers.
  *
  *     mo mi:16, kb kq:2 kl:4 -> mo kb mi kl | kq

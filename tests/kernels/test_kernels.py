@@ -38,7 +38,7 @@ def test_kernels_equal_the_reference(variant: Variant, check: Check) -> None:
     assert failed == 0 and done.returncode == 0, output[-4000:]
     for kernel in kernels_of(load_target(variant.target)):
         found = re.search(rf"^{re.escape(kernel.name)}: (\d+) passed, 0 failed$", output, re.M)
-        assert found and int(found[1]) > 500, f"{kernel.name} was not checked:\n{output}"
+        assert found and int(found[1]) > 400, f"{kernel.name} was not checked:\n{output}"
     print(f"{variant}: {passed} passed")
 
 

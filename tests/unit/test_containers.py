@@ -81,12 +81,17 @@ def test_onnx_of_the_other_graphs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("carrier", ["MatMulInteger", "MatMulNBits-4", "MatMulNBits-8",
-                                     "DequantizeLinear", "DequantizeLinear-int4"])  # fmt: skip
+                                     "MatMulNBits-2-default-zero", "DequantizeLinear",
+                                     "DequantizeLinear-int4"])  # fmt: skip
 def test_onnx_of_integers(tmp_path: Path, carrier: str) -> None:
     """Layer by layer, where a matrix is not ternary; with ONNX Runtime as judge."""
-    bits = 4 if carrier.endswith("4") else 8
+    bits = 2 if "-2-" in carrier else 4 if carrier.endswith("4") else 8
     tiny = tiny_checkpoint(
-        integers={"mlp.down_proj": bits, "1.self_attn.o_proj": 4, "0.self_attn.q_proj": bits}
+        integers={
+            "mlp.down_proj": bits,
+            "1.self_attn.o_proj": min(bits, 4),
+            "0.self_attn.q_proj": bits,
+        }
     )
     tiny.write(tmp_path / "folder")
     path = tmp_path / "m.onnx"

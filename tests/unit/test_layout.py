@@ -14,7 +14,7 @@ layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=list(LAYOUTS))
 
 @layouts
 def test_the_name_states_the_block(layout: Layout) -> None:
-    found = re.fullmatch(r"(?:b1|u2|i[2468]|t5|tl1)_(?:m(\d+))?k(\d+)", layout.name)
+    found = re.fullmatch(r"(?:b1|u2|q2|i[2468]|t5|tl1)_(?:m(\d+))?k(\d+)", layout.name)
     assert found
     assert (layout.rows, layout.cols) == (int(found[1] or 1), int(found[2]))
     assert LAYOUTS[layout.name] is layout

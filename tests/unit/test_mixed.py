@@ -69,12 +69,14 @@ def test_every_target_plans_them(tmp_path: Path, name: str, target: str) -> None
         block = model.blocks[group.first]
         for role, planned in group.matrices.items():
             matrix = getattr(block, role)
-            bits = matrix.stored_bits if isinstance(matrix, Integers) else 0
+            bits = matrix.bits if isinstance(matrix, Integers) else 0
             layout = planned.kernel.layout
             assert layout.code.integers == bits
             assert planned.padded_rows % planned.tile == 0 == planned.tile % layout.rows
             packed = pack_matrix(planned, matrix)
             assert len(packed) == planned.bytes
+            if isinstance(matrix, Integers):  # a quarter of a byte each, where they have two bits
+                assert planned.bytes == planned.padded_rows * planned.padded_cols * bits // 8
             whole = layout.unpack(packed, planned.padded_rows, planned.padded_cols)
             assert np.array_equal(whole[: matrix.rows, : matrix.cols], matrix.load())
             assert not whole[matrix.rows :].any() and not whole[:, matrix.cols :].any()

@@ -148,20 +148,21 @@ BNC_INLINE void bnc_unpack_i2_m32k64_amx(uint8_t *to, ptrdiff_t half, const uint
         }
 }
 
-BNC_KERNEL void bnc_matmul_i2_m32k64_amx(int32_t *restrict acc, const uint8_t *restrict w,
-                                         const struct bnc_acts *x, int rows, int cols, int n)
+/* acc = codes * q - zero * sum of q. zero: constant once inlined */
+BNC_INLINE void bnc_codes_m32k64_amx(int32_t *restrict acc, const uint8_t *restrict w,
+                                     const struct bnc_acts *x, int rows, int cols, int n, int zero)
 {
     enum { CHUNK = BNC_AMX_CHUNK, ROWS = BNC_I2_M32K64_ROWS, HALF = 16 * CHUNK };
     int shaped = 0;
     const ptrdiff_t bytes = cols / 4;       /* of a row */
     const uint8_t *next = w + rows * bytes; /* what the next call reads, in general */
     if (n == 1) {
-        bnc_matvec_i2_m32k64_avx512vnni(acc, w, x->q, x->sum[0], rows, cols);
+        bnc_matvec_i2_m32k64_avx512vnni(acc, w, x->q, zero * x->sum[0], rows, cols);
         return;
     }
     for (int i = 0; i < n; i++)
         for (int m = 0; m < rows; m += 16)
-            _mm512_storeu_si512(acc + i * rows + m, _mm512_set1_epi32(-x->sum[i]));
+            _mm512_storeu_si512(acc + i * rows + m, _mm512_set1_epi32(-zero * x->sum[i]));
     for (int m = 0; m < rows; m += ROWS)
         for (int first = 0; first < cols; first += CHUNK) {
             _Alignas(64) uint8_t codes[2 * HALF];
@@ -172,6 +173,12 @@ BNC_KERNEL void bnc_matmul_i2_m32k64_amx(int32_t *restrict acc, const uint8_t *r
                            next + m * bytes + 8 * first, 8 * count);
         }
     __asm__ volatile("tilerelease");
+}
+
+BNC_KERNEL void bnc_matmul_i2_m32k64_amx(int32_t *restrict acc, const uint8_t *restrict w,
+                                         const struct bnc_acts *x, int rows, int cols, int n)
+{
+    bnc_codes_m32k64_amx(acc, w, x, rows, cols, n, 1);
 }
 
 #endif

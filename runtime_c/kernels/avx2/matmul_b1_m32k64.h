@@ -80,7 +80,8 @@ BNC_KERNEL void bnc_matmul_b1_m32k64_avx2(int32_t *restrict acc, const uint8_t *
     if (n == 1)
         bnc_take_turns(bnc_group_b1_m32k64_avx2, acc, w, x->q, x->sum[0], rows, cols, 8);
     else
-        bnc_many_m32k64_avx2(bnc_unpack_b1_m32k64_avx2, acc, w, x, rows, cols, n, 8);
+        bnc_many_m32k64_avx2(bnc_unpack_b1_m32k64_avx2, acc, w, x, rows, cols, n,
+                             BNC_M32K64_AVX2_CHUNK, 8, 1);
 }
 
 #endif

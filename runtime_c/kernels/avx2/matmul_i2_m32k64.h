@@ -37,7 +37,8 @@ BNC_INLINE __m256i bnc_four_avx2(const int8_t *q)
     return _mm256_set1_epi32(four);
 }
 
-_Static_assert(BNC_TURN / 8 <= 128, "int16 sums");
+enum { BNC_M32K64_AVX2_CHUNK = 256 }; /* columns of several tokens summed in int16 */
+_Static_assert(BNC_TURN / 8 <= 128, "int16 sums of one token");
 
 /* sum[32 rows] += codes * q of one token and `count` <= BNC_TURN / 8 columns. */
 BNC_KERNEL void bnc_group_i2_m32k64_avx2(int32_t *sum, const uint8_t *w, const int8_t *q, int count,
@@ -72,8 +73,9 @@ BNC_KERNEL void bnc_group_i2_m32k64_avx2(int32_t *sum, const uint8_t *w, const i
     }
 }
 
-/* acc of 32 rows and `tokens` <= 2 tokens += codes * q over `cols` <= 256 columns: 64 pairs of at
- * most 508 stay in int16. tokens is constant once inlined. codes: [cols / 4][32] dwords */
+/* acc of 32 rows and `tokens` <= 2 tokens += codes * q over `cols` columns, 256 at most of codes up
+ * to 2: 64 pairs of at most 508 stay in int16. tokens is constant once inlined.
+ * codes: [cols / 4][32] dwords */
 BNC_INLINE void bnc_tile_i2_m32k64_avx2(int32_t *acc, int rows, const __m256i *codes,
                                         const int8_t *q, int stride, int tokens, int cols)
 {
@@ -110,20 +112,22 @@ BNC_KERNEL void bnc_unpack_i2_m32k64_avx2(__m256i *to, const uint8_t *w, int col
         }
 }
 
-/* Several tokens: 32 rows of 256 columns are unpacked to bytes once (8 KB, stays in L1). per:
- * columns of a row in a byte */
+/* acc = codes * q - zero * sum of q of several tokens: 32 rows of `chunk` columns, 256 at most, are
+ * unpacked to bytes once (8 KB, stays in L1). per: columns of a row in a byte; chunk, per and zero
+ * are constant once inlined */
 BNC_INLINE void bnc_many_m32k64_avx2(void (*unpack)(__m256i *to, const uint8_t *w, int cols),
                                      int32_t *restrict acc, const uint8_t *restrict w,
-                                     const struct bnc_acts *x, int rows, int cols, int n, int per)
+                                     const struct bnc_acts *x, int rows, int cols, int n, int chunk,
+                                     int per, int zero)
 {
-    enum { CHUNK = 256, ROWS = BNC_I2_M32K64_ROWS };
+    enum { ROWS = BNC_I2_M32K64_ROWS };
     for (int i = 0; i < n; i++)
         for (int m = 0; m < rows; m++)
-            acc[i * rows + m] = -x->sum[i];
+            acc[i * rows + m] = -zero * x->sum[i];
     for (int m = 0; m < rows; m += ROWS)
-        for (int first = 0; first < cols; first += CHUNK) {
-            __m256i codes[CHUNK];
-            const int count = cols - first < CHUNK ? cols - first : CHUNK;
+        for (int first = 0; first < cols; first += chunk) {
+            __m256i codes[BNC_M32K64_AVX2_CHUNK];
+            const int count = cols - first < chunk ? cols - first : chunk;
             const int8_t *q = x->q + first;
             unpack(codes, w, count);
             w += count * ROWS / per;
@@ -143,7 +147,8 @@ BNC_KERNEL void bnc_matmul_i2_m32k64_avx2(int32_t *restrict acc, const uint8_t *
     if (n == 1)
         bnc_take_turns(bnc_group_i2_m32k64_avx2, acc, w, x->q, x->sum[0], rows, cols, 4);
     else
-        bnc_many_m32k64_avx2(bnc_unpack_i2_m32k64_avx2, acc, w, x, rows, cols, n, 4);
+        bnc_many_m32k64_avx2(bnc_unpack_i2_m32k64_avx2, acc, w, x, rows, cols, n,
+                             BNC_M32K64_AVX2_CHUNK, 4, 1);
 }
 
 #endif

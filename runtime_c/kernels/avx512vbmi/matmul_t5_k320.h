@@ -115,7 +115,7 @@ BNC_KERNEL void bnc_matmul_t5_k320_avx512vbmi(int32_t *restrict acc, const uint8
 {
     const int whole = n == 1 ? 0 : rows / BNC_VNNI_ROWS * BNC_VNNI_ROWS;
     if (whole)
-        bnc_many_avx512vnni(bnc_unpack_rows_t5_k320, 320, 5, acc, w, x, rows, cols, n);
+        bnc_many_avx512vnni(bnc_unpack_rows_t5_k320, 320, 5, 1, acc, w, x, rows, cols, n);
     bnc_each_t5_k320_avx512vbmi(acc, w, x, whole, rows, cols, n);
 }
 

@@ -137,7 +137,7 @@ BNC_KERNEL void bnc_matmul_t5_m32k80_avx512vbmi(int32_t *restrict acc, const uin
     if (n == 1)
         bnc_matvec_t5_m32k80_avx512vbmi(acc, w, x->q, x->sum[0], rows, cols);
     else
-        bnc_many_avx512vnni(bnc_unpack_t5_m32k80, 480, 5, acc, w, x, rows, cols, n);
+        bnc_many_avx512vnni(bnc_unpack_t5_m32k80, 480, 5, 1, acc, w, x, rows, cols, n);
 }
 
 #endif

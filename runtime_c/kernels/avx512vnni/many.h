@@ -6,7 +6,8 @@
  * codes by four activations that all rows share, and adds the products to each row's int32 lane.
  * Four registers of rows and six tokens are 24 sums, four codes and a few activations in 32
  * registers: 10 loads for 24 products, which two ports take 12 cycles for.
- * Bounds: |code * q| <= 254 a column, so int32 lasts for 8.4 million columns. */
+ * Bounds: |code * q| <= 254 a column, so int32 lasts for 8.4 million columns; of codes up to 3 for
+ * 5.6 million. */
 #ifndef BNC_AVX512VNNI_MANY_H
 #define BNC_AVX512VNNI_MANY_H
 
@@ -108,18 +109,18 @@ BNC_INLINE void bnc_tokens_avx512vnni(int32_t *acc, int rows, const __m512i *cod
 typedef void bnc_unpack_avx512vnni(__m512i *to, int step, const uint8_t *w, int first, int count,
                                    int cols);
 
-/* acc = -sum of q + codes * q of `groups` times 32 rows and several tokens. groups: constant once
- * inlined; the others as below, rows being the distance of two tokens' sums */
-BNC_INLINE void bnc_groups_avx512vnni(bnc_unpack_avx512vnni *unpack, int chunk, int per, int groups,
-                                      int32_t *acc, const uint8_t *w, const struct bnc_acts *x,
-                                      int rows, int cols, int n, __m512i *codes,
-                                      const uint8_t *next)
+/* acc = codes * q - zero * sum of q of `groups` times 32 rows and several tokens. groups: constant
+ * once inlined; the others as below, rows being the distance of two tokens' sums */
+BNC_INLINE void bnc_groups_avx512vnni(bnc_unpack_avx512vnni *unpack, int chunk, int per, int zero,
+                                      int groups, int32_t *acc, const uint8_t *w,
+                                      const struct bnc_acts *x, int rows, int cols, int n,
+                                      __m512i *codes, const uint8_t *next)
 {
     enum { ROWS = BNC_VNNI_ROWS };
     const ptrdiff_t bytes = ROWS * (ptrdiff_t)cols / per; /* of 32 rows */
     for (int i = 0; i < n; i++)
         for (int r = 0; r < 2 * groups; r++)
-            _mm512_storeu_si512(acc + i * rows + 16 * r, _mm512_set1_epi32(-x->sum[i]));
+            _mm512_storeu_si512(acc + i * rows + 16 * r, _mm512_set1_epi32(-zero * x->sum[i]));
     for (int first = 0; first < cols; first += chunk) {
         const int count = cols - first < chunk ? cols - first : chunk;
         for (int g = 0; g < groups; g++)
@@ -131,8 +132,9 @@ BNC_INLINE void bnc_groups_avx512vnni(bnc_unpack_avx512vnni *unpack, int chunk, 
 }
 
 /* The same for whole groups of 32 rows.
- * chunk: columns unpacked at a time, at most BNC_VNNI_COLUMNS; per: columns of a row in a byte */
-BNC_INLINE void bnc_many_avx512vnni(bnc_unpack_avx512vnni *unpack, int chunk, int per,
+ * chunk: columns unpacked at a time, at most BNC_VNNI_COLUMNS; per: columns of a row in a byte;
+ * zero: the code of 0. All three are constant once inlined */
+BNC_INLINE void bnc_many_avx512vnni(bnc_unpack_avx512vnni *unpack, int chunk, int per, int zero,
                                     int32_t *restrict acc, const uint8_t *restrict w,
                                     const struct bnc_acts *x, int rows, int cols, int n)
 {
@@ -142,10 +144,10 @@ BNC_INLINE void bnc_many_avx512vnni(bnc_unpack_avx512vnni *unpack, int chunk, in
     __m512i codes[BNC_VNNI_CODES];
     int m = 0;
     for (; m + GROUPS * ROWS <= rows; m += GROUPS * ROWS)
-        bnc_groups_avx512vnni(unpack, chunk, per, GROUPS, acc + m, w + m * bytes, x, rows, cols, n,
-                              codes, next + m * bytes);
+        bnc_groups_avx512vnni(unpack, chunk, per, zero, GROUPS, acc + m, w + m * bytes, x, rows,
+                              cols, n, codes, next + m * bytes);
     if (m + ROWS <= rows)
-        bnc_groups_avx512vnni(unpack, chunk, per, 1, acc + m, w + m * bytes, x, rows, cols, n,
+        bnc_groups_avx512vnni(unpack, chunk, per, zero, 1, acc + m, w + m * bytes, x, rows, cols, n,
                               codes, next + m * bytes);
 }
 

@@ -101,7 +101,7 @@ BNC_KERNEL void bnc_matmul_b1_m32k64_avx512vnni(int32_t *restrict acc, const uin
     if (n == 1)
         bnc_matvec_b1_m32k64_avx512vnni(acc, w, x->q, x->sum[0], rows, cols);
     else
-        bnc_many_avx512vnni(bnc_unpack_b1_m32k64, 512, 8, acc, w, x, rows, cols, n);
+        bnc_many_avx512vnni(bnc_unpack_b1_m32k64, 512, 8, 1, acc, w, x, rows, cols, n);
 }
 
 #endif

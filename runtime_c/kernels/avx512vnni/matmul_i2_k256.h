@@ -156,7 +156,7 @@ BNC_KERNEL void bnc_matmul_i2_k256_avx512vnni(int32_t *restrict acc, const uint8
 {
     const int whole = n == 1 ? 0 : rows / BNC_VNNI_ROWS * BNC_VNNI_ROWS;
     if (whole)
-        bnc_many_avx512vnni(bnc_unpack_rows_i2_k256, 512, 4, acc, w, x, rows, cols, n);
+        bnc_many_avx512vnni(bnc_unpack_rows_i2_k256, 512, 4, 1, acc, w, x, rows, cols, n);
     bnc_each_i2_k256_avx512vnni(acc, w, x, whole, rows, cols, n);
 }
 

@@ -73,18 +73,20 @@ BNC_INLINE void bnc_tile_i2_m32k64_avxvnni(int32_t *acc, int rows, const __m256i
             _mm256_storeu_si256((__m256i *)(void *)(acc + i * rows + 8 * r), sum[i][r]);
 }
 
-/* Several tokens: 32 rows of 512 columns are unpacked to bytes once (16 KB, stays in L1). */
-BNC_KERNEL void bnc_matmul_i2_m32k64_avxvnni(int32_t *restrict acc, const uint8_t *restrict w,
-                                             const struct bnc_acts *x, int rows, int cols, int n)
+/* acc = codes * q - zero * sum of q. Of several tokens 32 rows of 512 columns are unpacked to bytes
+ * once (16 KB, stays in L1). zero: constant once inlined */
+BNC_INLINE void bnc_codes_m32k64_avxvnni(int32_t *restrict acc, const uint8_t *restrict w,
+                                         const struct bnc_acts *x, int rows, int cols, int n,
+                                         int zero)
 {
     enum { CHUNK = 512, ROWS = BNC_I2_M32K64_ROWS, TOKENS = BNC_I2_M32K64_AVXVNNI_TOKENS };
     if (n == 1) {
-        bnc_take_turns(bnc_group_i2_m32k64_avxvnni, acc, w, x->q, x->sum[0], rows, cols, 4);
+        bnc_take_turns(bnc_group_i2_m32k64_avxvnni, acc, w, x->q, zero * x->sum[0], rows, cols, 4);
         return;
     }
     for (int i = 0; i < n; i++)
         for (int m = 0; m < rows; m++)
-            acc[i * rows + m] = -x->sum[i];
+            acc[i * rows + m] = -zero * x->sum[i];
     for (int m = 0; m < rows; m += ROWS)
         for (int first = 0; first < cols; first += CHUNK) {
             __m256i codes[CHUNK];
@@ -100,6 +102,12 @@ BNC_KERNEL void bnc_matmul_i2_m32k64_avxvnni(int32_t *restrict acc, const uint8_
                 bnc_tile_i2_m32k64_avxvnni(acc + i * rows + m, rows, codes,
                                            q + i * (ptrdiff_t)x->stride, x->stride, 1, count);
         }
+}
+
+BNC_KERNEL void bnc_matmul_i2_m32k64_avxvnni(int32_t *restrict acc, const uint8_t *restrict w,
+                                             const struct bnc_acts *x, int rows, int cols, int n)
+{
+    bnc_codes_m32k64_avxvnni(acc, w, x, rows, cols, n, 1);
 }
 
 #endif

@@ -50,8 +50,9 @@ BNC_INLINE void bnc_half_dsp(int32_t sum[4], const uint8_t *w, const int8_t *q, 
     }
 }
 
-BNC_KERNEL void bnc_matmul_i2_m4k64_dsp(int32_t *restrict acc, const uint8_t *restrict w,
-                                        const struct bnc_acts *x, int rows, int cols, int n)
+/* acc = codes * q - zero * sum of q. zero: constant once inlined */
+BNC_INLINE void bnc_codes_m4k64_dsp(int32_t *restrict acc, const uint8_t *restrict w,
+                                    const struct bnc_acts *x, int rows, int cols, int n, int zero)
 {
     const int blocks = cols / BNC_I2_M4K64_COLS;
     for (int m = 0; m < rows; m += 4) {
@@ -68,10 +69,16 @@ BNC_KERNEL void bnc_matmul_i2_m4k64_dsp(int32_t *restrict acc, const uint8_t *re
                 q += BNC_I2_M4K64_COLS;
             }
             for (int r = 0; r < 4; r++)
-                acc[i * rows + m + r] = sum[r] - x->sum[i];
+                acc[i * rows + m + r] = sum[r] - zero * x->sum[i];
         }
         w += (ptrdiff_t)blocks * 64;
     }
+}
+
+BNC_KERNEL void bnc_matmul_i2_m4k64_dsp(int32_t *restrict acc, const uint8_t *restrict w,
+                                        const struct bnc_acts *x, int rows, int cols, int n)
+{
+    bnc_codes_m4k64_dsp(acc, w, x, rows, cols, n, 1);
 }
 
 #endif

@@ -31,17 +31,19 @@ BNC_INLINE void bnc_unpack_i2_neon(int8x16_t code[4], const uint8_t *w)
     code[3] = vreinterpretq_s8_u8(vandq_u8(c, low2));
 }
 
+/* One token: acc = codes * q - sum_q. most: blocks of columns summed in int16, constant once
+ * inlined
+ */
 BNC_INLINE void bnc_matvec_i2_m4k64_neon(int32_t *restrict acc, const uint8_t *restrict w,
                                          const int8_t *restrict q, int32_t sum_q, int rows,
-                                         int cols)
+                                         int cols, int most)
 {
     const int blocks = cols / BNC_I2_M4K64_COLS;
     for (int m = 0; m < rows; m += 4) {
         int32x4_t sum = vdupq_n_s32(-sum_q);
-        for (int first = 0; first < blocks; first += BNC_I2_M4K64_NEON_BLOCKS) {
+        for (int first = 0; first < blocks; first += most) {
             const int left = blocks - first;
-            const int last =
-                first + (left < BNC_I2_M4K64_NEON_BLOCKS ? left : BNC_I2_M4K64_NEON_BLOCKS);
+            const int last = first + (left < most ? left : most);
             struct bnc_row_neon row[4];
             for (int r = 0; r < 4; r++)
                 row[r] = bnc_row_zero_neon();
@@ -69,14 +71,23 @@ BNC_KERNEL int8x16_t bnc_code_i2_neon(uint8x16_t bytes, int v)
     return vreinterpretq_s8_u8(v ? vandq_u8(code, vdupq_n_u8(3)) : code);
 }
 
+/* acc = codes * q - zero * sum of q. most, zero: constant once inlined */
+BNC_INLINE void bnc_codes_m4k64_neon(int32_t *restrict acc, const uint8_t *restrict w,
+                                     const struct bnc_acts *x, int rows, int cols, int n, int most,
+                                     int zero)
+{
+    enum { BLOCK = BNC_I2_M4K64_COLS };
+    const int i =
+        bnc_pairs_neon(acc, w, x, rows, cols, n, BLOCK, most * BLOCK, zero, bnc_code_i2_neon);
+    if (i < n)
+        bnc_matvec_i2_m4k64_neon(acc + i * rows, w, x->q + i * (ptrdiff_t)x->stride,
+                                 zero * x->sum[i], rows, cols, most);
+}
+
 BNC_KERNEL void bnc_matmul_i2_m4k64_neon(int32_t *restrict acc, const uint8_t *restrict w,
                                          const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { BLOCK = BNC_I2_M4K64_COLS, MOST = BNC_I2_M4K64_NEON_BLOCKS * BLOCK };
-    const int i = bnc_pairs_neon(acc, w, x, rows, cols, n, BLOCK, MOST, bnc_code_i2_neon);
-    if (i < n)
-        bnc_matvec_i2_m4k64_neon(acc + i * rows, w, x->q + i * (ptrdiff_t)x->stride, x->sum[i],
-                                 rows, cols);
+    bnc_codes_m4k64_neon(acc, w, x, rows, cols, n, BNC_I2_M4K64_NEON_BLOCKS, 1);
 }
 
 #endif

@@ -159,7 +159,7 @@ BNC_KERNEL void bnc_matmul_t5_m4k80_neon(int32_t *restrict acc, const uint8_t *r
 {
     enum { BLOCK = BNC_T5_M4K80_COLS, CHUNK = BNC_T5_M4K80_NEON_BLOCKS * BLOCK, FEW = 2 };
     if (n <= FEW) {
-        const int i = bnc_pairs_neon(acc, w, x, rows, cols, n, BLOCK, CHUNK, bnc_code_t5_neon);
+        const int i = bnc_pairs_neon(acc, w, x, rows, cols, n, BLOCK, CHUNK, 1, bnc_code_t5_neon);
         for (int at = 0; at < i * rows; at += 4)
             vst1q_s32(acc + at, vnegq_s32(vld1q_s32(acc + at)));
         if (i < n)

@@ -60,16 +60,16 @@ BNC_FRAME void bnc_pair_step_neon(struct bnc_row_neon row[2][4], const uint8x16_
     }
 }
 
-/* acc[i * rows + m] = sum of codes * q - sum of q for two tokens, i and the next, and layouts of
- * four rows, whose 64 bytes hold `block` columns. int16 sums hold `most` columns. */
+/* acc[i * rows + m] = sum of codes * q - zero * sum of q for two tokens, i and the next, and
+ * layouts of four rows, whose 64 bytes hold `block` columns. int16 sums hold `most` columns. */
 BNC_FRAME void bnc_pair_neon(int32_t *restrict acc, const uint8_t *restrict w,
                              const struct bnc_acts *x, int i, int rows, int cols, int block,
-                             int most, bnc_code_neon *code)
+                             int most, int zero, bnc_code_neon *code)
 {
     const int8_t *const q[2] = { x->q + i * (ptrdiff_t)x->stride,
                                  x->q + (i + 1) * (ptrdiff_t)x->stride };
     for (int m = 0; m < rows; m += 4) {
-        int32x4_t sum[2] = { vdupq_n_s32(-x->sum[i]), vdupq_n_s32(-x->sum[i + 1]) };
+        int32x4_t sum[2] = { vdupq_n_s32(-zero * x->sum[i]), vdupq_n_s32(-zero * x->sum[i + 1]) };
         for (int first = 0; first < cols; first += most) {
             const int end = cols - first < most ? cols : first + most;
             struct bnc_row_neon row[2][4];
@@ -92,11 +92,11 @@ BNC_FRAME void bnc_pair_neon(int32_t *restrict acc, const uint8_t *restrict w,
 /* The same for all pairs of n tokens; returns how many these are, n or n - 1. */
 BNC_INLINE int bnc_pairs_neon(int32_t *restrict acc, const uint8_t *restrict w,
                               const struct bnc_acts *x, int rows, int cols, int n, int block,
-                              int most, bnc_code_neon *code)
+                              int most, int zero, bnc_code_neon *code)
 {
     int i = 0;
     for (; i + 2 <= n; i += 2)
-        bnc_pair_neon(acc, w, x, i, rows, cols, block, most, code);
+        bnc_pair_neon(acc, w, x, i, rows, cols, block, most, zero, code);
     return i;
 }
 

@@ -74,17 +74,19 @@ BNC_INLINE int32x4_t bnc_sum_rows_neon32(const struct bnc_row_neon32 row[4])
     return vcombine_s32(vpadd_s32(sum[0], sum[1]), vpadd_s32(sum[2], sum[3]));
 }
 
+/* One token: acc = codes * q - sum_q. most: blocks of columns summed in int16, constant once
+ * inlined
+ */
 BNC_INLINE void bnc_matvec_i2_m4k64_neon32(int32_t *restrict acc, const uint8_t *restrict w,
                                            const int8_t *restrict q, int32_t sum_q, int rows,
-                                           int cols)
+                                           int cols, int most)
 {
     const int blocks = cols / BNC_I2_M4K64_COLS;
     for (int m = 0; m < rows; m += 4) {
         int32x4_t sum = vdupq_n_s32(-sum_q);
-        for (int first = 0; first < blocks; first += BNC_I2_M4K64_NEON32_BLOCKS) {
+        for (int first = 0; first < blocks; first += most) {
             const int left = blocks - first;
-            const int last =
-                first + (left < BNC_I2_M4K64_NEON32_BLOCKS ? left : BNC_I2_M4K64_NEON32_BLOCKS);
+            const int last = first + (left < most ? left : most);
             struct bnc_row_neon32 row[4];
             BNC_UNROLL_NEON32
             for (int r = 0; r < 4; r++)
@@ -105,21 +107,24 @@ BNC_INLINE void bnc_matvec_i2_m4k64_neon32(int32_t *restrict acc, const uint8_t 
     }
 }
 
-/* Several tokens: four rows of 2048 columns are unpacked to bytes once (8 KB, stays in L1). */
-BNC_KERNEL void bnc_matmul_i2_m4k64_neon32(int32_t *restrict acc, const uint8_t *restrict w,
-                                           const struct bnc_acts *x, int rows, int cols, int n)
+/* acc = codes * q - zero * sum of q. Of several tokens four rows of `most` blocks of columns are
+ * unpacked to bytes once (8 KB, stays in L1). most, zero: constant once inlined */
+BNC_INLINE void bnc_codes_m4k64_neon32(int32_t *restrict acc, const uint8_t *restrict w,
+                                       const struct bnc_acts *x, int rows, int cols, int n,
+                                       int most, int zero)
 {
-    enum { CHUNK = BNC_I2_M4K64_NEON32_BLOCKS * BNC_I2_M4K64_COLS };
+    enum { MOST = BNC_I2_M4K64_NEON32_BLOCKS * BNC_I2_M4K64_COLS };
+    const int chunk = most * BNC_I2_M4K64_COLS;
     if (n == 1) {
-        bnc_matvec_i2_m4k64_neon32(acc, w, x->q, x->sum[0], rows, cols);
+        bnc_matvec_i2_m4k64_neon32(acc, w, x->q, zero * x->sum[0], rows, cols, most);
         return;
     }
     for (int m = 0; m < rows; m += 4) {
         for (int i = 0; i < n; i++)
-            vst1q_s32(acc + i * rows + m, vdupq_n_s32(-x->sum[i]));
-        for (int first = 0; first < cols; first += CHUNK) {
-            int8x16_t codes[CHUNK / 16][4];
-            const int count = (cols - first < CHUNK ? cols - first : CHUNK) / 16;
+            vst1q_s32(acc + i * rows + m, vdupq_n_s32(-zero * x->sum[i]));
+        for (int first = 0; first < cols; first += chunk) {
+            int8x16_t codes[MOST / 16][4];
+            const int count = (cols - first < chunk ? cols - first : chunk) / 16;
             for (int v = 0; v < count; v += 4)
                 for (int r = 0; r < 4; r++) {
                     int8x16_t code[4];
@@ -145,6 +150,12 @@ BNC_KERNEL void bnc_matmul_i2_m4k64_neon32(int32_t *restrict acc, const uint8_t 
             }
         }
     }
+}
+
+BNC_KERNEL void bnc_matmul_i2_m4k64_neon32(int32_t *restrict acc, const uint8_t *restrict w,
+                                           const struct bnc_acts *x, int rows, int cols, int n)
+{
+    bnc_codes_m4k64_neon32(acc, w, x, rows, cols, n, BNC_I2_M4K64_NEON32_BLOCKS, 1);
 }
 
 #endif

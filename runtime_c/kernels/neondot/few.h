@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Few tokens by the dot product: codes of four rows are unpacked in registers and multiplied for up
  * to four tokens at once, whose sums are sixteen more; lanes are summed at the end.
- * Bounds: |code * q| <= 254 a column, so int32 lasts for 8.4 million columns. */
+ * Bounds: |code * q| <= 254 a column, so int32 lasts for 8.4 million columns; of codes up to 3 for
+ * 5.6 million. */
 #ifndef BNC_NEONDOT_FEW_H
 #define BNC_NEONDOT_FEW_H
 
@@ -45,11 +46,11 @@ BNC_FRAME void bnc_step_neondot(int32x4_t sum[][4], const uint8x16_t bytes[4],
     }
 }
 
-/* acc[i * rows + m] = sum of codes * q - sum of q for `tokens` <= 4 tokens, constant once inlined,
- * from i on, and layouts of four rows, whose 64 bytes hold `block` columns. */
+/* acc[i * rows + m] = sum of codes * q - zero * sum of q for `tokens` <= 4 tokens, constant once
+ * inlined, from i on, and layouts of four rows, whose 64 bytes hold `block` columns. */
 BNC_FRAME void bnc_tokens_few_neondot(int32_t *restrict acc, const uint8_t *restrict w,
                                       const struct bnc_acts *x, int i, int rows, int cols,
-                                      int tokens, int block, bnc_code_neondot *code)
+                                      int tokens, int block, int zero, bnc_code_neondot *code)
 {
     const int8_t *q[BNC_FEW_TOKENS];
     for (int t = 0; t < tokens; t++)
@@ -68,22 +69,22 @@ BNC_FRAME void bnc_tokens_few_neondot(int32_t *restrict acc, const uint8_t *rest
         for (int t = 0; t < tokens; t++)
             vst1q_s32(acc + (i + t) * rows + m,
                       vsubq_s32(bnc_sum4_neon(sum[t][0], sum[t][1], sum[t][2], sum[t][3]),
-                                vdupq_n_s32(x->sum[i + t])));
+                                vdupq_n_s32(zero * x->sum[i + t])));
     }
 }
 
 /* The same for two to four tokens at a time; returns how many of n are done, all or all but one. */
 BNC_INLINE int bnc_few_neondot(int32_t *restrict acc, const uint8_t *restrict w,
                                const struct bnc_acts *x, int rows, int cols, int n, int block,
-                               bnc_code_neondot *code)
+                               int zero, bnc_code_neondot *code)
 {
     int i = 0;
     for (; i + 4 <= n; i += 4)
-        bnc_tokens_few_neondot(acc, w, x, i, rows, cols, 4, block, code);
+        bnc_tokens_few_neondot(acc, w, x, i, rows, cols, 4, block, zero, code);
     if (n - i == 3)
-        bnc_tokens_few_neondot(acc, w, x, i, rows, cols, 3, block, code);
+        bnc_tokens_few_neondot(acc, w, x, i, rows, cols, 3, block, zero, code);
     else if (n - i == 2)
-        bnc_tokens_few_neondot(acc, w, x, i, rows, cols, 2, block, code);
+        bnc_tokens_few_neondot(acc, w, x, i, rows, cols, 2, block, zero, code);
     return n - i == 1 ? i : n;
 }
 

@@ -2,7 +2,8 @@
 /* Many tokens by the dot product: SDOT by one of four lanes takes four columns of four rows, whose
  * sums are the lanes of a register, and of one token. Sixteen columns of eight rows and eight
  * tokens are 16 loads for 64 SDOTs, and nothing is summed over lanes.
- * Bounds: |code * q| <= 254 a column, so int32 lasts for 8.4 million columns. */
+ * Bounds: |code * q| <= 254 a column, so int32 lasts for 8.4 million columns; of codes up to 3 for
+ * 5.6 million. */
 #ifndef BNC_NEONDOT_MANY_H
 #define BNC_NEONDOT_MANY_H
 
@@ -93,18 +94,18 @@ BNC_INLINE void bnc_tokens_neondot(int32_t *acc, int rows, const int8x16_t *code
     bnc_tiles_neondot(acc, rows, codes, x, first, count, groups, 1, i, n);
 }
 
-/* acc[i * rows + m] = sum of codes * q - sum of q for layouts of four rows, whose 64 bytes hold
- * `block` columns, 16 bytes of each row. */
+/* acc[i * rows + m] = sum of codes * q - zero * sum of q for layouts of four rows, whose 64 bytes
+ * hold `block` columns, 16 bytes of each row. */
 BNC_INLINE void bnc_many_neondot(int32_t *restrict acc, const uint8_t *restrict w,
                                  const struct bnc_acts *x, int rows, int cols, int n, int block,
-                                 bnc_code_neondot *code)
+                                 int zero, bnc_code_neondot *code)
 {
     const int chunk = BNC_DOT_CHUNK / block * block;
     for (int m = 0; m < rows; m += 8) {
         const int groups = rows - m < 8 ? 1 : 2;
         for (int i = 0; i < n; i++)
             for (int g = 0; g < groups; g++)
-                vst1q_s32(acc + i * rows + m + 4 * g, vdupq_n_s32(-x->sum[i]));
+                vst1q_s32(acc + i * rows + m + 4 * g, vdupq_n_s32(-zero * x->sum[i]));
         for (int first = 0; first < cols; first += chunk) {
             int8x16_t codes[8 * BNC_DOT_CHUNK / 16];
             const int count = (cols - first < chunk ? cols - first : chunk) / 16;

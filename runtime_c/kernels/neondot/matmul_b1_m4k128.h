@@ -63,10 +63,10 @@ BNC_KERNEL void bnc_matmul_b1_m4k128_neondot(int32_t *restrict acc, const uint8_
 {
     enum { BLOCK = BNC_B1_M4K128_COLS };
     if (n > BNC_FEW_MOST) {
-        bnc_many_neondot(acc, w, x, rows, cols, n, BLOCK, bnc_code_b1_neondot);
+        bnc_many_neondot(acc, w, x, rows, cols, n, BLOCK, 1, bnc_code_b1_neondot);
         return;
     }
-    const int i = bnc_few_neondot(acc, w, x, rows, cols, n, BLOCK, bnc_code_b1_neondot);
+    const int i = bnc_few_neondot(acc, w, x, rows, cols, n, BLOCK, 1, bnc_code_b1_neondot);
     if (i < n)
         bnc_matvec_b1_m4k128_neondot(acc + i * rows, w, x->q + i * (ptrdiff_t)x->stride, x->sum[i],
                                      rows, cols);

@@ -61,22 +61,32 @@ BNC_KERNEL int8x16_t bnc_code_i2_neondot(uint8x16_t bytes, int v)
     return vreinterpretq_s8_u8(v ? vandq_u8(code, vdupq_n_u8(3)) : code);
 }
 
+/* acc = codes * q - zero * sum of q. zero: constant once inlined, here and below */
 BNC_INLINE void bnc_few_i2_m4k64_neondot(int32_t *restrict acc, const uint8_t *restrict w,
-                                         const struct bnc_acts *x, int rows, int cols, int n)
+                                         const struct bnc_acts *x, int rows, int cols, int n,
+                                         int zero)
 {
-    const int i = bnc_few_neondot(acc, w, x, rows, cols, n, BNC_I2_M4K64_COLS, bnc_code_i2_neondot);
+    const int i =
+        bnc_few_neondot(acc, w, x, rows, cols, n, BNC_I2_M4K64_COLS, zero, bnc_code_i2_neondot);
     if (i < n)
-        bnc_matvec_i2_m4k64_neondot(acc + i * rows, w, x->q + i * (ptrdiff_t)x->stride, x->sum[i],
-                                    rows, cols);
+        bnc_matvec_i2_m4k64_neondot(acc + i * rows, w, x->q + i * (ptrdiff_t)x->stride,
+                                    zero * x->sum[i], rows, cols);
+}
+
+BNC_INLINE void bnc_codes_m4k64_neondot(int32_t *restrict acc, const uint8_t *restrict w,
+                                        const struct bnc_acts *x, int rows, int cols, int n,
+                                        int zero)
+{
+    if (n > BNC_FEW_MOST)
+        bnc_many_neondot(acc, w, x, rows, cols, n, BNC_I2_M4K64_COLS, zero, bnc_code_i2_neondot);
+    else
+        bnc_few_i2_m4k64_neondot(acc, w, x, rows, cols, n, zero);
 }
 
 BNC_KERNEL void bnc_matmul_i2_m4k64_neondot(int32_t *restrict acc, const uint8_t *restrict w,
                                             const struct bnc_acts *x, int rows, int cols, int n)
 {
-    if (n > BNC_FEW_MOST)
-        bnc_many_neondot(acc, w, x, rows, cols, n, BNC_I2_M4K64_COLS, bnc_code_i2_neondot);
-    else
-        bnc_few_i2_m4k64_neondot(acc, w, x, rows, cols, n);
+    bnc_codes_m4k64_neondot(acc, w, x, rows, cols, n, 1);
 }
 
 #endif

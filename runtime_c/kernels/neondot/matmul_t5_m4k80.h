@@ -100,7 +100,8 @@ BNC_INLINE void bnc_negate_t5_neondot(int32_t *acc, int count)
 BNC_INLINE void bnc_few_t5_m4k80_neondot(int32_t *restrict acc, const uint8_t *restrict w,
                                          const struct bnc_acts *x, int rows, int cols, int n)
 {
-    const int i = bnc_few_neondot(acc, w, x, rows, cols, n, BNC_T5_M4K80_COLS, bnc_code_t5_neondot);
+    const int i =
+        bnc_few_neondot(acc, w, x, rows, cols, n, BNC_T5_M4K80_COLS, 1, bnc_code_t5_neondot);
     bnc_negate_t5_neondot(acc, i * rows);
     if (i < n)
         bnc_matvec_t5_m4k80_neondot(acc + i * rows, w, x->q + i * (ptrdiff_t)x->stride, x->sum[i],
@@ -114,7 +115,7 @@ BNC_KERNEL void bnc_matmul_t5_m4k80_neondot(int32_t *restrict acc, const uint8_t
         bnc_few_t5_m4k80_neondot(acc, w, x, rows, cols, n);
         return;
     }
-    bnc_many_neondot(acc, w, x, rows, cols, n, BNC_T5_M4K80_COLS, bnc_code_t5_neondot);
+    bnc_many_neondot(acc, w, x, rows, cols, n, BNC_T5_M4K80_COLS, 1, bnc_code_t5_neondot);
     bnc_negate_t5_neondot(acc, n * rows);
 }
 

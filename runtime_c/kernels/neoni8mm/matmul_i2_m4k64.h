@@ -57,18 +57,19 @@ BNC_INLINE void bnc_tile_i2_m4k64_neoni8mm(int32_t *acc, int rows, const int8x16
     }
 }
 
-/* Up to 64 tokens: 256 columns of them are packed in pairs once for all rows (16 KB), and those of
+/* acc = codes * q - zero * sum of q. zero: constant once inlined, here and below.
+ * Up to 64 tokens: 256 columns of them are packed in pairs once for all rows (16 KB), and those of
  * four rows (1 KB). */
 BNC_INLINE void bnc_tokens_i2_m4k64_neoni8mm(int32_t *restrict acc, const uint8_t *restrict w,
                                              const struct bnc_acts *x, int at, int rows, int cols,
-                                             int n)
+                                             int n, int zero)
 {
     enum { STEPS = BNC_I2_M4K64_I8MM_COLS / 8 };
     enum { PAIRS = BNC_I2_M4K64_I8MM_PAIRS, FEW = BNC_I2_M4K64_I8MM_FEW };
     const uint8x16_t low2 = vdupq_n_u8(3);
     for (int i = 0; i < n; i++)
         for (int m = 0; m < rows; m += 4)
-            vst1q_s32(acc + i * rows + m, vdupq_n_s32(-x->sum[at + i]));
+            vst1q_s32(acc + i * rows + m, vdupq_n_s32(-zero * x->sum[at + i]));
     for (int first = 0; first < cols; first += BNC_I2_M4K64_I8MM_COLS) {
         const int left = cols - first;
         const int count = left < BNC_I2_M4K64_I8MM_COLS ? left : BNC_I2_M4K64_I8MM_COLS;
@@ -114,15 +115,23 @@ BNC_INLINE void bnc_tokens_i2_m4k64_neoni8mm(int32_t *restrict acc, const uint8_
     }
 }
 
-BNC_KERNEL void bnc_matmul_i2_m4k64_neoni8mm(int32_t *restrict acc, const uint8_t *restrict w,
-                                             const struct bnc_acts *x, int rows, int cols, int n)
+BNC_INLINE void bnc_codes_m4k64_neoni8mm(int32_t *restrict acc, const uint8_t *restrict w,
+                                         const struct bnc_acts *x, int rows, int cols, int n,
+                                         int zero)
 {
     if (n <= BNC_I2_M4K64_I8MM_FEW) {
-        bnc_few_i2_m4k64_neondot(acc, w, x, rows, cols, n);
+        bnc_few_i2_m4k64_neondot(acc, w, x, rows, cols, n, zero);
         return;
     }
     for (int i = 0; i < n; i += 64)
-        bnc_tokens_i2_m4k64_neoni8mm(acc + i * rows, w, x, i, rows, cols, n - i < 64 ? n - i : 64);
+        bnc_tokens_i2_m4k64_neoni8mm(acc + i * rows, w, x, i, rows, cols, n - i < 64 ? n - i : 64,
+                                     zero);
+}
+
+BNC_KERNEL void bnc_matmul_i2_m4k64_neoni8mm(int32_t *restrict acc, const uint8_t *restrict w,
+                                             const struct bnc_acts *x, int rows, int cols, int n)
+{
+    bnc_codes_m4k64_neoni8mm(acc, w, x, rows, cols, n, 1);
 }
 
 #endif

@@ -9,8 +9,8 @@
  * apart in every other byte of a word of weights, so that a shift and a mask give four of them.
  * Activations are put together once for all rows, 512 columns at a time.
  * Bounds: of products that were added up, |f[j]| < 2^15: f[3] is then what a shift by 48 leaves
- * once 2^47 is added, which makes up for what f[0] to f[2] borrow. A block adds at most 32 * 4 *
- * 127. */
+ * once 2^47 is added, which makes up for what f[0] to f[2] borrow. A block adds at most 16 * 4 *
+ * 3 * 127, of codes up to 3. */
 #ifndef BNC_RV64M_FIELDS_H
 #define BNC_RV64M_FIELDS_H
 
@@ -18,7 +18,7 @@
 #include "../../bnc_linear.h"
 
 enum { BNC_FIELDS_COLS = 512, BNC_FIELDS_ROWS = 4 };
-_Static_assert(32 * 4 * 127 < 1 << 15, "fields of 16 bits");
+_Static_assert(16 * 4 * 3 * 127 < 1 << 15, "fields of 16 bits");
 
 /* For each plane of 16 columns and each half of it, those at even places and those at odd ones. */
 BNC_INLINE void bnc_fields(uint64_t *to, const int8_t *q, int cols)
@@ -98,6 +98,16 @@ BNC_INLINE void bnc_matmul_fields(int32_t *restrict acc, const uint8_t *restrict
             for (; m < rows; m++)
                 bnc_rows_fields(to + m, at + m * bytes, bytes, fields, count, 1, planes);
         }
+}
+
+/* acc = sum of code * q - zero * sum of q, of codes of two bits. zero: constant once inlined */
+BNC_INLINE void bnc_codes_k64_fields(int32_t *restrict acc, const uint8_t *restrict w,
+                                     const struct bnc_acts *x, int rows, int cols, int n, int zero)
+{
+    bnc_matmul_fields(acc, w, x, rows, cols, n, 4);
+    for (int i = 0; i < n; i++)
+        for (int m = 0; m < rows; m++)
+            acc[i * rows + m] -= zero * x->sum[i];
 }
 
 #endif

@@ -15,10 +15,7 @@ _Static_assert(BNC_I2_K64_COLS == 64, "four planes of 16 columns");
 BNC_KERNEL void bnc_matmul_i2_k64_rv64m(int32_t *restrict acc, const uint8_t *restrict w,
                                         const struct bnc_acts *x, int rows, int cols, int n)
 {
-    bnc_matmul_fields(acc, w, x, rows, cols, n, 4);
-    for (int i = 0; i < n; i++)
-        for (int m = 0; m < rows; m++)
-            acc[i * rows + m] -= x->sum[i];
+    bnc_codes_k64_fields(acc, w, x, rows, cols, n, 1);
 }
 
 #endif

@@ -132,17 +132,19 @@ BNC_INLINE void bnc_one_1024_i2_m128k16_rvv(int32_t *acc, const uint8_t *w, cons
     bnc_flush_rvv(acc, __riscv_vlmul_ext_v_i16m2_i16m4(lane), ROWS);
 }
 
+/* acc = codes * q - sum_q. chunk: columns summed in int16, constant once inlined, here and below */
 BNC_INLINE void bnc_matvec_i2_m128k16_rvv(int32_t *acc, const uint8_t *w, const int8_t *q,
-                                          int32_t sum_q, int rows, int cols, int bits1024)
+                                          int32_t sum_q, int rows, int cols, int bits1024,
+                                          int chunk)
 {
-    enum { ROWS = BNC_I2_M128K16_ROWS, COLS = BNC_I2_M128K16_RVV_CHUNK };
+    enum { ROWS = BNC_I2_M128K16_ROWS };
     const size_t vl = __riscv_vsetvl_e8m4(ROWS);
     for (int m = 0; m < rows; m++)
         acc[m] = -sum_q;
     for (int m = 0; m < rows; m += ROWS, acc += ROWS) {
         const int8_t *at = q, *const end = q + cols;
         while (at != end) {
-            const int count = end - at < COLS ? (int)(end - at) : COLS;
+            const int count = end - at < chunk ? (int)(end - at) : chunk;
             if (bits1024)
                 bnc_one_1024_i2_m128k16_rvv(acc, w, at, count);
             else
@@ -154,24 +156,21 @@ BNC_INLINE void bnc_matvec_i2_m128k16_rvv(int32_t *acc, const uint8_t *w, const 
     }
 }
 
-/* Several tokens: four at a time share the unpacking of 128 columns of 128 rows (4 KB). What is
- * left of them goes one by one. */
-BNC_KERNEL void bnc_matmul_i2_m128k16_rvv(int32_t *restrict acc, const uint8_t *restrict w,
-                                          const struct bnc_acts *x, int rows, int cols, int n)
+/* acc = codes * q - zero * sum of q. Four of several tokens at a time share the unpacking of a
+ * chunk of 128 rows (4 KB). What is left of them goes one by one. zero: constant once inlined */
+BNC_INLINE void bnc_codes_m128k16_rvv(int32_t *restrict acc, const uint8_t *restrict w,
+                                      const struct bnc_acts *x, int rows, int cols, int n,
+                                      int chunk, int zero)
 {
-    enum {
-        ROWS = BNC_I2_M128K16_ROWS,
-        COLS = BNC_I2_M128K16_RVV_CHUNK,
-        TOKENS = BNC_I2_M128K16_RVV_TOKENS
-    };
+    enum { ROWS = BNC_I2_M128K16_ROWS, TOKENS = BNC_I2_M128K16_RVV_TOKENS };
     const int together = n / TOKENS * TOKENS;
     const size_t vl = __riscv_vsetvl_e8m2(ROWS);
     for (int i = 0; i < together; i++)
         for (int m = 0; m < rows; m++)
-            acc[i * rows + m] = -x->sum[i];
+            acc[i * rows + m] = -zero * x->sum[i];
     for (int m = 0; m < rows && together; m += ROWS)
-        for (int first = 0; first < cols; first += COLS) {
-            const int count = cols - first < COLS ? cols - first : COLS;
+        for (int first = 0; first < cols; first += chunk) {
+            const int count = cols - first < chunk ? cols - first : chunk;
             const uint8_t *codes = w + ((ptrdiff_t)m * cols + (ptrdiff_t)first * ROWS) / 4;
             for (int i = 0; i < together; i += TOKENS)
                 for (size_t r = 0; r < ROWS; r += vl)
@@ -182,10 +181,16 @@ BNC_KERNEL void bnc_matmul_i2_m128k16_rvv(int32_t *restrict acc, const uint8_t *
     for (int i = together; i < n; i++) {
         const int8_t *q = x->q + i * x->stride;
         if (bits1024)
-            bnc_matvec_i2_m128k16_rvv(acc + i * rows, w, q, x->sum[i], rows, cols, 1);
+            bnc_matvec_i2_m128k16_rvv(acc + i * rows, w, q, zero * x->sum[i], rows, cols, 1, chunk);
         else
-            bnc_matvec_i2_m128k16_rvv(acc + i * rows, w, q, x->sum[i], rows, cols, 0);
+            bnc_matvec_i2_m128k16_rvv(acc + i * rows, w, q, zero * x->sum[i], rows, cols, 0, chunk);
     }
+}
+
+BNC_KERNEL void bnc_matmul_i2_m128k16_rvv(int32_t *restrict acc, const uint8_t *restrict w,
+                                          const struct bnc_acts *x, int rows, int cols, int n)
+{
+    bnc_codes_m128k16_rvv(acc, w, x, rows, cols, n, BNC_I2_M128K16_RVV_CHUNK, 1);
 }
 
 #endif

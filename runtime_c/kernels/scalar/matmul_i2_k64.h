@@ -15,8 +15,11 @@
 enum { BNC_I2_K64_SCALAR_BLOCKS = 32 }; /* column blocks summed in int16 */
 _Static_assert(BNC_I2_K64_SCALAR_BLOCKS * 4 * 254 <= 32767, "int16 lanes");
 
-BNC_KERNEL void bnc_matmul_i2_k64_scalar(int32_t *restrict acc, const uint8_t *restrict w,
-                                         const struct bnc_acts *x, int rows, int cols, int n)
+/* acc = codes * q - zero * sum of q. most: blocks of columns summed in int16, constant once
+ * inlined, as zero */
+BNC_INLINE void bnc_codes_k64_scalar(int32_t *restrict acc, const uint8_t *restrict w,
+                                     const struct bnc_acts *x, int rows, int cols, int n, int most,
+                                     int zero)
 {
     enum { BYTES = BNC_I2_K64_COLS / 4 };
     const int blocks = cols / BNC_I2_K64_COLS;
@@ -25,9 +28,9 @@ BNC_KERNEL void bnc_matmul_i2_k64_scalar(int32_t *restrict acc, const uint8_t *r
         for (int m = 0; m < rows; m++) {
             const int8_t *q = x->q + i * x->stride;
             int32_t sum = 0;
-            for (int first = 0; first < blocks; first += BNC_I2_K64_SCALAR_BLOCKS) {
+            for (int first = 0; first < blocks; first += most) {
                 const int left = blocks - first;
-                const int count = left < BNC_I2_K64_SCALAR_BLOCKS ? left : BNC_I2_K64_SCALAR_BLOCKS;
+                const int count = left < most ? left : most;
                 int16_t lane[BYTES] = { 0 };
                 for (int kb = 0; kb < count; kb++) {
                     __builtin_prefetch(codes + 4096);
@@ -42,9 +45,15 @@ BNC_KERNEL void bnc_matmul_i2_k64_scalar(int32_t *restrict acc, const uint8_t *r
                 for (int l = 0; l < BYTES; l++)
                     sum += lane[l];
             }
-            acc[i * rows + m] = sum - x->sum[i];
+            acc[i * rows + m] = sum - zero * x->sum[i];
         }
     }
+}
+
+BNC_KERNEL void bnc_matmul_i2_k64_scalar(int32_t *restrict acc, const uint8_t *restrict w,
+                                         const struct bnc_acts *x, int rows, int cols, int n)
+{
+    bnc_codes_k64_scalar(acc, w, x, rows, cols, n, BNC_I2_K64_SCALAR_BLOCKS, 1);
 }
 
 #endif

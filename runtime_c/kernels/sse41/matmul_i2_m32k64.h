@@ -25,7 +25,7 @@ enum {
     BNC_M32K64_SSE41_MANY = 512,     /* of several: 8 KB of codes of 16 rows */
 };
 _Static_assert(BNC_I2_M32K64_SSE41_CHUNK / 4 * 508 <= 32767, "int16 lanes");
-_Static_assert(BNC_M32K64_SSE41_MANY / 8 * 508 <= 32767, "int16 lanes");
+_Static_assert(BNC_M32K64_SSE41_MANY == 2 * BNC_I2_M32K64_SSE41_CHUNK, "a lane has half of them");
 _Static_assert(BNC_I2_M32K64_ROWS == 32 && BNC_I2_M32K64_COLS == 64, "unrolled by hand");
 
 /* Four activations in every lane. */
@@ -128,13 +128,16 @@ BNC_FRAME void bnc_halves_i2_m32k64_sse41(int32_t *restrict acc, int rows,
     bnc_tokens_m32k64_sse41(acc, rows, codes, q, stride, count, n);
 }
 
-BNC_KERNEL void bnc_matmul_i2_m32k64_sse41(int32_t *restrict acc, const uint8_t *restrict w,
-                                           const struct bnc_acts *x, int rows, int cols, int n)
+/* acc = codes * q - zero * sum of q. most: columns summed in int16 of one token; twice as many are
+ * of several. Both are constant once inlined */
+BNC_INLINE void bnc_codes_m32k64_sse41(int32_t *restrict acc, const uint8_t *restrict w,
+                                       const struct bnc_acts *x, int rows, int cols, int n,
+                                       int most, int zero)
 {
-    const int chunk = n == 1 ? BNC_I2_M32K64_SSE41_CHUNK : BNC_M32K64_SSE41_MANY;
+    const int chunk = n == 1 ? most : 2 * most;
     for (int i = 0; i < n; i++)
         for (int m = 0; m < rows; m++)
-            acc[i * rows + m] = -x->sum[i];
+            acc[i * rows + m] = -zero * x->sum[i];
     for (int m = 0; m < rows; m += BNC_I2_M32K64_ROWS)
         for (int first = 0; first < cols; first += chunk) {
             const int left = cols - first, count = left < chunk ? left : chunk;
@@ -148,6 +151,12 @@ BNC_KERNEL void bnc_matmul_i2_m32k64_sse41(int32_t *restrict acc, const uint8_t 
             }
             w += 8 * count; /* 32 rows, four codes a byte */
         }
+}
+
+BNC_KERNEL void bnc_matmul_i2_m32k64_sse41(int32_t *restrict acc, const uint8_t *restrict w,
+                                           const struct bnc_acts *x, int rows, int cols, int n)
+{
+    bnc_codes_m32k64_sse41(acc, w, x, rows, cols, n, BNC_I2_M32K64_SSE41_CHUNK, 1);
 }
 
 #endif

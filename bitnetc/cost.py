@@ -47,10 +47,13 @@ def matrix_cost(
     share = (density or {}).get(kernel.skips, 1.0)
     layout = kernel.layout
     blocks = (rows // layout.rows) * (cols // layout.cols)
+    one = cost.cycles_per_block[kernel.name]
+    # Tokens of a prompt go one after the other where their zeros make that less.
+    many = min(cost.cycles_many.get(kernel.name, 0.0), share * one)
     tables = cols // 2 * cost.cycles_per_lut16 / sharers if kernel.activation == "lut16" else 0.0
     return MatrixCost(
-        compute=share * blocks * cost.cycles_per_block[kernel.name],
+        compute=share * blocks * one,
         memory=share * layout.packed_bytes(rows, cols) / cost.bytes_per_cycle,
         tables=tables,
-        prompt=blocks * cost.cycles_many.get(kernel.name, 0.0),
+        prompt=blocks * many,
     )

@@ -540,8 +540,12 @@ def _variant_views(plan: Plan, name: str) -> list[dict[str, Any]]:
 def _kernel_macros(kernels: list[Kernel]) -> list[tuple[str, str]]:
     """What step.c calls a variant's kernels, and what they are."""
     found = [(f"MATMUL_{k.layout_name.upper()}", k.symbol) for k in kernels]
-    chosen = (k for k in kernels if k.skips == "rows")
-    return found + [(f"ROWS_{k.layout_name.upper()}", k.rows_symbol) for k in chosen]
+    for kernel in kernels:
+        if kernel.skips == "rows":
+            layout = kernel.layout_name.upper()
+            found.append((f"ROWS_{layout}", kernel.rows_symbol))
+            found += [(f"EACH_{layout}", str(kernel.each)), (f"ONCE_{layout}", str(kernel.once))]
+    return found
 
 
 def _title(group: Group) -> str:

@@ -30,6 +30,11 @@ class Kernel:
     # codes, so that their sums are read and written several times: the planner may cut a tile into
     # slices of a multiple of these. 0: it may not.
     unit: int = 0
+    # Of a kernel that skips rows: what several tokens cost together, each of them and all of them
+    # once, in hundredths of one alone whose weights are in a cache, as measured. Where their zeros
+    # make it less, they go one after the other: docs/performance.md, "Zeros of a prompt".
+    each: int = 0
+    once: int = 0
 
     @property
     def name(self) -> str:
@@ -224,9 +229,28 @@ KERNELS: dict[str, Kernel] = {
         ),
         Kernel("neon", "i8_m16k4", "int8", ("neon",), _BYTES, "defined(__aarch64__)"),
         Kernel(
-            "avx2", "i2_k256", "int8", ("avx2",), _WIDE, "defined(__AVX2__)", skips="rows", unit=4
+            "avx2",
+            "i2_k256",
+            "int8",
+            ("avx2",),
+            _WIDE,
+            "defined(__AVX2__)",
+            skips="rows",
+            each=52,
+            once=50,
+            unit=4,
         ),
-        Kernel("neon", "i2_k256", "int8", ("neon",), _WIDE, "defined(__aarch64__)", skips="rows"),
+        Kernel(
+            "neon",
+            "i2_k256",
+            "int8",
+            ("neon",),
+            _WIDE,
+            "defined(__aarch64__)",
+            skips="rows",
+            each=90,
+            once=0,
+        ),
         Kernel(
             "neondot",
             "i2_k256",
@@ -235,6 +259,8 @@ KERNELS: dict[str, Kernel] = {
             (2**31 - 1) // (32 * 127),
             "defined(__ARM_FEATURE_DOTPROD)",
             skips="rows",
+            each=39,
+            once=0,
             unit=8,
         ),
         Kernel(
@@ -245,6 +271,8 @@ KERNELS: dict[str, Kernel] = {
             (2**31 - 1) // (128 * 127),
             "defined(__AVX512VNNI__)",
             skips="rows",
+            each=41,
+            once=200,
             unit=64,
         ),
         Kernel(
@@ -255,6 +283,8 @@ KERNELS: dict[str, Kernel] = {
             (2**31 - 1) // (128 * 127),
             "defined(__AMX_INT8__)",
             skips="rows",
+            each=2,
+            once=90,
             permit="bnc_permit_amx",
             unit=32,
         ),
@@ -281,6 +311,8 @@ KERNELS: dict[str, Kernel] = {
             _WIDE,
             "defined(__SSE4_1__)",
             skips="rows",
+            each=55,
+            once=50,
             unit=4,
         ),
         Kernel(
@@ -397,6 +429,8 @@ KERNELS: dict[str, Kernel] = {
             _WIDE,
             "defined(__AVX512VBMI__) && defined(__AVX512VNNI__)",
             skips="rows",
+            each=33,
+            once=165,
             unit=64,
         ),
         Kernel(
@@ -407,6 +441,8 @@ KERNELS: dict[str, Kernel] = {
             _WIDE,
             "defined(__AMX_INT8__) && defined(__AVX512VBMI__)",
             skips="rows",
+            each=2,
+            once=90,
             permit="bnc_permit_amx",
             unit=32,
         ),

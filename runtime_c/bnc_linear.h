@@ -42,6 +42,9 @@ struct bnc_linear {
     int together;            /* tiles of one token for a call of the kernel; 0: one */
     int slice; /* rows of a tile computed at a time for several tokens, so that their sums stay in
                 * the first cache; a divisor of tile, 0: all of them */
+    int each;  /* what several tokens cost together, in hundredths of one alone that skips nothing:
+                */
+    int once;  /* each of them, and all of them once; each is 0 where that is not known */
 };
 
 /* Bytes of acc for one tile of `rows` and n tokens. */
@@ -104,6 +107,39 @@ BNC_INLINE struct bnc_linear bnc_sliced(const struct bnc_linear *l)
     s.listed = l->listed * slices;
     s.slice = 0;
     return s;
+}
+
+/* Whether n tokens take less time one after the other, each skipping what it need not read, than
+ * together. Of `all` rows or columns they read `read`, counted over the tokens.
+ * each, once: what n tokens cost together, n * each + once, in hundredths of one alone that skips
+ * nothing and finds its weights in a cache, as all but the first do */
+BNC_INLINE int bnc_one_by_one(int64_t read, int all, int n, int each, int once)
+{
+    return 100 * read < (int64_t)all * (n * each + once);
+}
+
+/* The same of a kernel that skips the columns of zeros. Of many tokens some are looked at. */
+BNC_INLINE int bnc_columns_one_by_one(const struct bnc_acts *x, int cols, int n, int each, int once)
+{
+    const int step = 1 + n / 16;
+    int64_t read = 0;
+    int seen = 0;
+    for (int i = 0; i < n; i += step, seen++) {
+        const int8_t *q = x->q + i * (ptrdiff_t)x->stride;
+        int count = 0;
+        for (int k = 0; k < cols; k++)
+            count += q[k] != 0;
+        read += count;
+    }
+    return bnc_one_by_one(read * n, cols * seen, n, each, once);
+}
+
+/* Token i of x as the only one. */
+BNC_INLINE struct bnc_acts bnc_token(const struct bnc_acts *x, int i)
+{
+    struct bnc_acts token = *x;
+    bnc_own_acts(&token, i, x->sum + i, x->scale + i);
+    return token;
 }
 
 /* weight_scale / act_scale, times acc */
@@ -177,41 +213,111 @@ BNC_INLINE void bnc_linear_add(const struct bnc_worker *worker, const struct bnc
         bnc_tiles_add(worker, l, y, y_stride, w, scale, x, l->slice ? 1 : n, acc);
 }
 
-/* The same for one token where the activation may be exactly 0 and rows of Up can be chosen: those
- * with a zero before them are not read, and y is +0 there. The product would be +0 or -0, which no
- * later result shows: norms square it, and its code is 0 (bnc_quantise.h). It would be NaN if Up's
- * row overflowed, |acc| < 2^31 times its scale; rows whose scale allows that are computed. */
-BNC_INLINE void bnc_linear_gated_chosen(const struct bnc_worker *worker, float (*activation)(float),
-                                        const struct bnc_linear *gate, const struct bnc_linear *up,
-                                        float *restrict y, const uint8_t *w_gate,
-                                        const float *gate_scale, const uint8_t *w_up,
-                                        const float *up_scale, const struct bnc_acts *x_gate,
-                                        const struct bnc_acts *x_up, int32_t *restrict acc)
+/* y[m] *= (Up x)[m] of one token, for the rows first .. last - 1 whose y is not zero. Where it is,
+ * the product would be +0 or -0, which no later result shows: norms square it, and its code is 0
+ * (bnc_quantise.h). It would be NaN if Up's row overflowed, |acc| < 2^31 times its scale; rows
+ * whose scale allows that are computed. row: room for a list of `most` rows and BNC_ROWS_SLACK;
+ * acc: for BNC_ROWS_TOGETHER sums */
+enum { BNC_ROWS_TOGETHER = 64 };
+BNC_INLINE void bnc_multiply_rows(const struct bnc_linear *up, float *restrict y, const uint8_t *w,
+                                  const float *scale, const struct bnc_acts *x, int first, int last,
+                                  int32_t *restrict row, int most, int32_t *restrict acc,
+                                  int together)
 {
-    enum { MOST = 64, AHEAD = BNC_ROWS_AHEAD + 4 }; /* rows computed at a time, fetched ahead */
-    const int most = 2 * gate->tile < MOST ? 2 * gate->tile : MOST;
-    const float safe = 1e28f * x_up->scale[0]; /* of Up's scales: 2^31 * 1e28 is finite */
-    int32_t row[BNC_ROWS_LISTED + BNC_ROWS_SLACK], order[MOST + AHEAD];
+    enum { AHEAD = BNC_ROWS_AHEAD + 4 };    /* fetched ahead */
+    const float safe = 1e28f * x->scale[0]; /* of Up's scales: 2^31 * 1e28 is finite */
+    int32_t order[BNC_ROWS_TOGETHER + AHEAD];
+    for (; first < last; first += most) {
+        const int stop = last - first < most ? last : first + most;
+        const int listed = bnc_list_rows(row, y, scale, up->per_row, safe, first, stop);
+        for (int i = 0; i < listed; i += together) {
+            const int left = listed - i, count = left < together ? left : together;
+            const int known = left < together + AHEAD ? left : together + AHEAD;
+            bnc_order_rows(order, row, listed, i, known);
+            up->chosen(acc, w, x, order, count, known, up->cols);
+            for (int j = 0; j < count; j++)
+                y[order[j]] *= bnc_rescale(acc[j], scale, up->per_row, order[j], x->scale[0]);
+        }
+    }
+}
+
+/* y[i][m] = activation((Gate x)[m]) of n tokens and a tile; returns how many are not zero.
+ * ahead: rows of the tile to come, whose outputs are fetched */
+BNC_INLINE int bnc_tile_activation(float (*activation)(float), const struct bnc_linear *gate,
+                                   float *y, int y_stride, const uint8_t *w, const float *scale,
+                                   const struct bnc_acts *x, int n, int32_t *acc, int tile,
+                                   int ahead)
+{
+    const int m0 = tile * gate->tile, rows = bnc_tile_rows(gate, tile);
+    int count = 0;
+    bnc_tile(gate, acc, w, x, tile, n);
+    for (int i = 0; i < n; i++) {
+        float *restrict out = y + i * y_stride + m0;
+        const int32_t *a = acc + i * gate->tile;
+        bnc_prefetch_outputs(out + gate->tile, ahead);
+        for (int m = 0; m < rows; m++) {
+            out[m] = activation(
+                bnc_rescale(a[m], scale + (gate->per_row ? m0 : 0), gate->per_row, m, x->scale[i]));
+            count += !(out[m] == 0.0f);
+        }
+    }
+    return count;
+}
+
+/* The same as below for one token where the activation may be exactly 0 and rows of Up can be
+ * chosen: those with a zero before them are not read. All gates of this worker come first. */
+BNC_INLINE void bnc_gated_chosen(const struct bnc_worker *worker, float (*activation)(float),
+                                 const struct bnc_linear *gate, const struct bnc_linear *up,
+                                 float *restrict y, const uint8_t *w_gate, const float *gate_scale,
+                                 const uint8_t *w_up, const float *up_scale,
+                                 const struct bnc_acts *x_gate, const struct bnc_acts *x_up,
+                                 int32_t *restrict acc)
+{
+    const int room = 2 * gate->tile; /* of acc */
+    int32_t row[BNC_ROWS_LISTED + BNC_ROWS_SLACK];
+    int begin, end;
+    bnc_share(worker, bnc_tiles(gate), &begin, &end);
+    for (int tile = begin; tile < end; tile++)
+        bnc_tile_activation(activation, gate, y, 0, w_gate, gate_scale, x_gate, 1, acc, tile, 0);
+    const int last = end * gate->tile < gate->rows ? end * gate->tile : gate->rows;
+    bnc_multiply_rows(up, y, w_up, up_scale, x_up, begin * gate->tile, last, row, BNC_ROWS_LISTED,
+                      acc, room < BNC_ROWS_TOGETHER ? room : BNC_ROWS_TOGETHER);
+}
+
+/* The same for several tokens, whose zeros differ: tile by tile, each reads its rows of Up from a
+ * cache, or where too few are zero, all tokens are multiplied together. */
+BNC_INLINE void bnc_tiles_gated_chosen(const struct bnc_worker *worker, float (*activation)(float),
+                                       const struct bnc_linear *gate, const struct bnc_linear *up,
+                                       float *y, int y_stride, const uint8_t *w_gate,
+                                       const float *gate_scale, const uint8_t *w_up,
+                                       const float *up_scale, const struct bnc_acts *x_gate,
+                                       const struct bnc_acts *x_up, int n, int32_t *acc)
+{
+    enum { LISTED = 128 };
+    int32_t row[LISTED + BNC_ROWS_SLACK];
+    const int room = (n + 1) * gate->tile; /* of acc, at least */
     int begin, end;
     bnc_share(worker, bnc_tiles(gate), &begin, &end);
     for (int tile = begin; tile < end; tile++) {
         const int m0 = tile * gate->tile, rows = bnc_tile_rows(gate, tile);
-        bnc_tile(gate, acc, w_gate, x_gate, tile, 1);
-        for (int m = 0; m < rows; m++)
-            y[m0 + m] = activation(bnc_rescale(acc[m], gate_scale + (gate->per_row ? m0 : 0),
-                                               gate->per_row, m, x_gate->scale[0]));
-    }
-    const int last = end * gate->tile < gate->rows ? end * gate->tile : gate->rows;
-    for (int first = begin * gate->tile; first < last; first += BNC_ROWS_LISTED) {
-        const int stop = last - first < BNC_ROWS_LISTED ? last : first + BNC_ROWS_LISTED;
-        const int listed = bnc_list_rows(row, y, up_scale, up->per_row, safe, first, stop);
-        for (int i = 0; i < listed; i += most) {
-            const int left = listed - i, count = left < most ? left : most;
-            const int known = left < most + AHEAD ? left : most + AHEAD;
-            bnc_order_rows(order, row, listed, i, known);
-            up->chosen(acc, w_up, x_up, order, count, known, up->cols);
-            for (int j = 0; j < count; j++)
-                y[order[j]] *= bnc_rescale(acc[j], up_scale, up->per_row, order[j], x_up->scale[0]);
+        const int ahead = bnc_rows_ahead(gate, tile, end, n);
+        const int count = bnc_tile_activation(activation, gate, y, y_stride, w_gate, gate_scale,
+                                              x_gate, n, acc, tile, ahead);
+        if (bnc_one_by_one(count, rows, n, up->each, up->once)) {
+            for (int i = 0; i < n; i++) {
+                const struct bnc_acts token = bnc_token(x_up, i);
+                bnc_multiply_rows(up, y + i * y_stride, w_up, up_scale, &token, m0, m0 + rows, row,
+                                  LISTED, acc, room < BNC_ROWS_TOGETHER ? room : BNC_ROWS_TOGETHER);
+            }
+            continue;
+        }
+        bnc_tile(up, acc, w_up, x_up, tile, n);
+        for (int i = 0; i < n; i++) {
+            float *restrict out = y + i * y_stride + m0;
+            const int32_t *a = acc + i * up->tile;
+            for (int m = 0; m < rows; m++)
+                out[m] *= bnc_rescale(a[m], up_scale + (up->per_row ? m0 : 0), up->per_row, m,
+                                      x_up->scale[i]);
         }
     }
 }
@@ -265,6 +371,22 @@ BNC_INLINE void bnc_tiles_gated(const struct bnc_worker *worker, float (*activat
     }
 }
 
+/* As below, rows of Up chosen where they can be and that pays. */
+BNC_INLINE void bnc_gated_several(const struct bnc_worker *worker, float (*activation)(float),
+                                  const struct bnc_linear *gate, const struct bnc_linear *up,
+                                  float *y, int y_stride, const uint8_t *w_gate,
+                                  const float *gate_scale, const uint8_t *w_up,
+                                  const float *up_scale, const struct bnc_acts *x_gate,
+                                  const struct bnc_acts *x_up, int n, int32_t *acc)
+{
+    if (up->chosen && up->each)
+        bnc_tiles_gated_chosen(worker, activation, gate, up, y, y_stride, w_gate, gate_scale, w_up,
+                               up_scale, x_gate, x_up, n, acc);
+    else
+        bnc_tiles_gated(worker, activation, gate, up, y, y_stride, w_gate, gate_scale, w_up,
+                        up_scale, x_gate, x_up, n, acc);
+}
+
 /* y[i][m] = activation((Gate x_gate[i])[m]) * (Up x_up[i])[m]; both matrices have the same rows and
  * tile, and acc holds two tiles. */
 BNC_INLINE void bnc_linear_gated_own(const struct bnc_worker *worker, float (*activation)(float),
@@ -275,16 +397,19 @@ BNC_INLINE void bnc_linear_gated_own(const struct bnc_worker *worker, float (*ac
                                      const struct bnc_acts *x_up, int n, int32_t *acc)
 {
     const int sliced = gate->slice && gate->slice == up->slice;
-    if (sliced && n > 1) {
+    if (up->chosen && n == 1)
+        bnc_gated_chosen(worker, activation, gate, up, y, w_gate, gate_scale, w_up, up_scale,
+                         x_gate, x_up, acc);
+    else if (!sliced)
+        bnc_gated_several(worker, activation, gate, up, y, y_stride, w_gate, gate_scale, w_up,
+                          up_scale, x_gate, x_up, n, acc);
+    else if (n > 1) {
         const struct bnc_linear g = bnc_sliced(gate), u = bnc_sliced(up);
-        bnc_tiles_gated(worker, activation, &g, &u, y, y_stride, w_gate, gate_scale, w_up, up_scale,
-                        x_gate, x_up, n, acc);
-    } else if (up->chosen && n == 1)
-        bnc_linear_gated_chosen(worker, activation, gate, up, y, w_gate, gate_scale, w_up, up_scale,
-                                x_gate, x_up, acc);
-    else
+        bnc_gated_several(worker, activation, &g, &u, y, y_stride, w_gate, gate_scale, w_up,
+                          up_scale, x_gate, x_up, n, acc);
+    } else
         bnc_tiles_gated(worker, activation, gate, up, y, y_stride, w_gate, gate_scale, w_up,
-                        up_scale, x_gate, x_up, sliced ? 1 : n, acc);
+                        up_scale, x_gate, x_up, 1, acc);
 }
 
 /* The same where both read one input. */

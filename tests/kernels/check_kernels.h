@@ -396,6 +396,7 @@ static void check_groups(const struct check *c, uint64_t seed, enum plant plant)
     if (!c->sparse)
         return;
     check_case(c, w, rows, cols, 1, SPARSE, seed, plant);
+    check_case(c, w, rows, cols, 17, SPARSE, seed, plant); /* one after the other */
     /* More columns that count than any list holds: all of them, and half. */
     const int many = 8192 / c->cols * c->cols;
     const size_t longer = packed_bytes(c, c->rows, many);

@@ -31,6 +31,7 @@ def test_the_entry_fits_the_header(kernel: Kernel) -> None:
     assert re.search(rf"^BNC_KERNEL void {kernel.symbol}\(", header, re.M)
     if kernel.skips == "rows":
         assert re.search(rf"^BNC_KERNEL void {kernel.rows_symbol}\(", header, re.M)
+    assert (kernel.each > 0) == (kernel.skips == "rows") and kernel.once >= 0
     # lut16 kernels read tables and int8 kernels do not.
     assert ("bnc_lut_tables(" in header) == (kernel.activation == "lut16")
     assert kernel.activation != "bits" or "(number of q that are not 0)" in header

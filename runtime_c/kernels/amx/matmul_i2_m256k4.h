@@ -72,8 +72,12 @@ BNC_INLINE void bnc_slices_amx(bnc_unpack_slice *unpack, int slices, int32_t *re
 BNC_KERNEL void bnc_matmul_i2_m256k4_amx(int32_t *restrict acc, const uint8_t *restrict w,
                                          const struct bnc_acts *x, int rows, int cols, int n)
 {
+    enum { EACH = 0, ONCE = 150 }; /* see bnc_one_by_one() */
     if (n == 1)
         bnc_matmul_i2_m256k4_avx512vnni(acc, w, x, rows, cols, n);
+    else if (bnc_columns_one_by_one(x, cols, n, EACH, ONCE))
+        bnc_each_avx512(bnc_block_i2_m256k4_avx512vnni, bnc_near_i2_m256k4_avx512vnni,
+                        BNC_I2_M256K4_ROWS, acc, w, x, rows, cols, n);
     else
         bnc_slices_amx(bnc_unpack_i2_m256k4, 8, acc, w, x, rows, cols, n);
 }

@@ -18,8 +18,12 @@ _Static_assert(BNC_T5_M320K4_ROWS == 320 && BNC_T5_M320K4_COLS == 4, "unrolled b
 BNC_KERNEL void bnc_matmul_t5_m320k4_amx(int32_t *restrict acc, const uint8_t *restrict w,
                                          const struct bnc_acts *x, int rows, int cols, int n)
 {
+    enum { EACH = 0, ONCE = 150 }; /* see bnc_one_by_one() */
     if (n == 1)
         bnc_matmul_t5_m320k4_avx512vbmi(acc, w, x, rows, cols, n);
+    else if (bnc_columns_one_by_one(x, cols, n, EACH, ONCE))
+        bnc_each_avx512(bnc_block_t5_m320k4_avx512vbmi, bnc_near_t5_m320k4_avx512vbmi,
+                        BNC_T5_M320K4_ROWS, acc, w, x, rows, cols, n);
     else
         bnc_slices_amx(bnc_unpack_t5_m320k4, 10, acc, w, x, rows, cols, n);
 }

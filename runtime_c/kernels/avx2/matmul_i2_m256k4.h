@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Ternary matmul for AVX2, layout i2_m256k4: a column of 256 rows is a cache line, and for one
- * token the columns whose activation is zero are not read.
+/* Ternary matmul for AVX2, layout i2_m256k4: a column of 256 rows is a cache line, and the columns
+ * of a token whose activation is zero are not read: of one, or where several have so many that they
+ * go sooner one after the other.
  *
  *     sum over k of (code - 1) * q = sum of code * q - sum of q,   code = trit + 1 in 0 .. 2
  *
@@ -215,8 +216,14 @@ __attribute__((noinline, unused)) static void bnc_many_i2_m256k4_avx2(int32_t *r
 BNC_KERNEL void bnc_matmul_i2_m256k4_avx2(int32_t *restrict acc, const uint8_t *restrict w,
                                           const struct bnc_acts *x, int rows, int cols, int n)
 {
+    enum { ROWS = BNC_I2_M256K4_ROWS, EACH = 40, ONCE = 50 }; /* see bnc_one_by_one() */
     if (n == 1)
         bnc_matvec_i2_m256k4_avx2(acc, w, x->q, x->sum[0], rows, cols);
+    else if (bnc_columns_one_by_one(x, cols, n, EACH, ONCE))
+        for (int m = 0; m < rows; m += ROWS, w += 64 * (ptrdiff_t)cols)
+            for (int i = 0; i < n; i++)
+                bnc_matvec_i2_m256k4_avx2(acc + i * rows + m, w, x->q + i * (ptrdiff_t)x->stride,
+                                          x->sum[i], ROWS, cols);
     else
         bnc_many_i2_m256k4_avx2(acc, w, x, rows, cols, n);
 }

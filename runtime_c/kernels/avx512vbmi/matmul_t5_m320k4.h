@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Ternary matmul for AVX-512 with VBMI and VNNI, layout t5_m320k4: a column of 320 rows is one
- * register, and for one token the columns whose activation is zero are not read.
+ * register, and the columns of a token whose activation is zero are not read: of one, or where
+ * several have so many that they go sooner one after the other.
  *
  *     sum over k of (code - 1) * q = sum of code * q - sum of q,   code = trit + 1 in 0 .. 2
  *
@@ -47,6 +48,16 @@ BNC_INLINE void bnc_add_t5_m320k4(__m512i sum[5][4], const struct bnc_step_avx51
     bnc_add_64_t5_m320k4(sum, 3, bytes[3], step->x, tables);
 }
 
+/* acc[320] += the sums. */
+BNC_INLINE void bnc_store_t5_m320k4(int32_t *acc, __m512i sum[5][4])
+{
+    for (int s = 0; s < 5; s++)
+        for (int r = 0; r < 4; r++) {
+            int32_t *to = acc + 64 * s + 16 * r;
+            _mm512_storeu_si512(to, _mm512_add_epi32(_mm512_loadu_si512(to), sum[s][r]));
+        }
+}
+
 /* acc[320] += codes * q: 320 rows and the columns of a list. */
 BNC_KERNEL void bnc_block_t5_m320k4_avx512vbmi(int32_t *acc, const uint8_t *w, const uint8_t *next,
                                                const struct bnc_columns_avx512 *list)
@@ -67,11 +78,25 @@ BNC_KERNEL void bnc_block_t5_m320k4_avx512vbmi(int32_t *acc, const uint8_t *w, c
                 const struct bnc_step_avx512 step = bnc_step_of(list, w, next, part, i);
                 bnc_add_t5_m320k4(sum, &step, &tables, 1);
             }
+    bnc_store_t5_m320k4(acc, sum);
+}
+
+/* bnc_near_avx512 */
+BNC_KERNEL void bnc_near_t5_m320k4_avx512vbmi(int32_t *acc, const uint8_t *w, const uint32_t *list,
+                                              int count, const uint8_t *next, int lines)
+{
+    const struct bnc_tables_t5_avx512vbmi tables = bnc_tables_t5_avx512vbmi();
+    __m512i sum[5][4];
     for (int s = 0; s < 5; s++)
-        for (int r = 0; r < 4; r++) {
-            int32_t *to = acc + 64 * s + 16 * r;
-            _mm512_storeu_si512(to, _mm512_add_epi32(_mm512_loadu_si512(to), sum[s][r]));
-        }
+        for (int r = 0; r < 4; r++)
+            sum[s][r] = _mm512_setzero_si512();
+    for (int i = 0; i < count; i += 4) {
+        const struct bnc_step_avx512 step = bnc_step_near(w, list + i);
+        if (lines-- > 0)
+            bnc_prefetch(next + 64 * lines);
+        bnc_add_t5_m320k4(sum, &step, &tables, 0);
+    }
+    bnc_store_t5_m320k4(acc, sum);
 }
 
 /* Several tokens, 32 rows at a time: as those of i2_m256k4. */
@@ -96,6 +121,12 @@ BNC_KERNEL void bnc_matmul_t5_m320k4_avx512vbmi(int32_t *restrict acc, const uin
     if (n == 1) {
         bnc_blocks_avx512(bnc_block_t5_m320k4_avx512vbmi, BNC_T5_M320K4_ROWS, acc, w, x->q,
                           x->sum[0], rows, cols);
+        return;
+    }
+    enum { EACH = 22, ONCE = 280 }; /* see bnc_one_by_one() */
+    if (bnc_columns_one_by_one(x, cols, n, EACH, ONCE)) {
+        bnc_each_avx512(bnc_block_t5_m320k4_avx512vbmi, bnc_near_t5_m320k4_avx512vbmi,
+                        BNC_T5_M320K4_ROWS, acc, w, x, rows, cols, n);
         return;
     }
     for (int i = 0; i < n; i++)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Ternary matmul for AVX-512 with VNNI, layout i2_m256k4: a column of 256 rows is one register, and
- * for one token the columns whose activation is zero are not read.
+ * the columns of a token whose activation is zero are not read: of one, or where several have so
+ * many that they go sooner one after the other.
  *
  *     sum over k of (code - 1) * q = sum of code * q - sum of q,   code = trit + 1 in 0 .. 2
  *
@@ -41,8 +42,8 @@ struct bnc_columns_avx512 {
     int quarter;
 };
 
-/* Whether more than 3/5 of q[cols] are not zero: all are read sooner than those, then. */
-BNC_INLINE int bnc_most_avx512(const int8_t *q, int cols)
+/* How many of q[cols] are not zero. */
+BNC_INLINE int bnc_nonzeros_avx512(const int8_t *q, int cols)
 {
     int count = 0;
     for (int k = 0; k < cols; k += 64) {
@@ -50,7 +51,7 @@ BNC_INLINE int bnc_most_avx512(const int8_t *q, int cols)
         const __m512i x = _mm512_maskz_loadu_epi8(there, q + k);
         count += __builtin_popcountll(_mm512_test_epi8_mask(x, x));
     }
-    return 5 * count > 3 * cols;
+    return count;
 }
 
 /* Lists those of q[cols] that are not zero, until the list is full; returns how many columns of q
@@ -164,7 +165,8 @@ __attribute__((noinline, unused)) static void bnc_blocks_avx512(bnc_block_avx512
 {
     const ptrdiff_t bytes = 64 * (ptrdiff_t)cols; /* of a block */
     struct bnc_columns_avx512 list;
-    list.all = bnc_most_avx512(q, cols) ? q : NULL;
+    /* Where more than 3/5 are not zero, all are read sooner than those. */
+    list.all = 5 * bnc_nonzeros_avx512(q, cols) > 3 * cols ? q : NULL;
     list.quarter = cols / 4;
     for (int m = 0; m < rows; m += 16)
         _mm512_storeu_si512(acc + m, _mm512_set1_epi32(-sum_q));
@@ -216,6 +218,18 @@ BNC_INLINE void bnc_add_i2_m256k4(__m512i sum[4][4], const struct bnc_step_avx51
     bnc_add_64_i2_m256k4(sum, 3, codes[3], step->x, mask);
 }
 
+/* acc[256] += the sums, which are 4^j times too large. */
+BNC_INLINE void bnc_store_i2_m256k4(int32_t *acc, __m512i sum[4][4])
+{
+    for (int s = 0; s < 4; s++)
+        for (int r = 0; r < 4; r++) {
+            int32_t *to = acc + 64 * s + 16 * r;
+            _mm512_storeu_si512(
+                to, _mm512_add_epi32(_mm512_loadu_si512(to),
+                                     _mm512_srai_epi32(sum[s][r], (unsigned)(6 - 2 * s))));
+        }
+}
+
 /* acc[256] += codes * q: 256 rows and the columns of a list. */
 BNC_KERNEL void bnc_block_i2_m256k4_avx512vnni(int32_t *acc, const uint8_t *w, const uint8_t *next,
                                                const struct bnc_columns_avx512 *list)
@@ -237,13 +251,101 @@ BNC_KERNEL void bnc_block_i2_m256k4_avx512vnni(int32_t *acc, const uint8_t *w, c
                 const struct bnc_step_avx512 step = bnc_step_of(list, w, next, part, i);
                 bnc_add_i2_m256k4(sum, &step, mask, 1);
             }
-    for (int s = 0; s < 4; s++)
-        for (int r = 0; r < 4; r++) {
-            int32_t *to = acc + 64 * s + 16 * r;
-            _mm512_storeu_si512(
-                to, _mm512_add_epi32(_mm512_loadu_si512(to),
-                                     _mm512_srai_epi32(sum[s][r], (unsigned)(6 - 2 * s))));
+    bnc_store_i2_m256k4(acc, sum);
+}
+
+/* Several tokens one after the other, where each has so many zeros that this is faster than all of
+ * them together. Few go through all columns of a block, as one does: the first reads it from memory
+ * and the others what they share from the second cache. Many go through columns that stay there,
+ * and have the next ones fetched, of which one or another reads each. */
+enum { BNC_FEW_TOKENS = 8, BNC_NEAR_COLUMNS = 1024 };
+
+/* acc[a block] += codes * q of `count` columns, a multiple of four: list[i] is 65536 times the
+ * column, plus the lower eight bits of its q. Meanwhile `lines` lines from `next` on are fetched.
+ */
+typedef void bnc_near_avx512(int32_t *acc, const uint8_t *w, const uint32_t *list, int count,
+                             const uint8_t *next, int lines);
+
+/* Lists those of q[cols] that are not zero, in order, and zeros up to a multiple of four. */
+BNC_INLINE int bnc_list_near_avx512(uint32_t list[BNC_NEAR_COLUMNS + 16], const int8_t *q, int cols)
+{
+    __m512i column = _mm512_slli_epi32(
+        _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0), 16);
+    int count = 0;
+    for (int k = 0; k < cols; k += 16) {
+        const __mmask16 there = (__mmask16)(cols - k < 16 ? (1u << (cols - k)) - 1 : 0xffff);
+        const __m128i x = _mm_maskz_loadu_epi8(there, q + k);
+        const __mmask16 some = _mm_test_epi8_mask(x, x);
+        const __m512i entry = _mm512_or_si512(_mm512_cvtepu8_epi32(x), column);
+        _mm512_storeu_si512(list + count, _mm512_maskz_compress_epi32(some, entry));
+        count += __builtin_popcount(some);
+        column = _mm512_add_epi32(column, _mm512_set1_epi32(16 << 16));
+    }
+    for (; count % 4; count++)
+        list[count] = 0;
+    return count;
+}
+
+/* Columns list[0 .. 3] of w. */
+BNC_INLINE struct bnc_step_avx512 bnc_step_near(const uint8_t *w, const uint32_t *list)
+{
+    struct bnc_step_avx512 step;
+    for (int j = 0; j < 4; j++)
+        step.at[j] = w + 64 * (ptrdiff_t)(list[j] >> 16);
+    const __m128i four = _mm_loadu_si128((const __m128i *)(const void *)list);
+    step.x = _mm512_broadcastd_epi32(_mm_shuffle_epi8(four, _mm_set1_epi32(0x0c080400)));
+    return step;
+}
+
+/* All tokens: acc = -sum of q + codes * q. Never inlined, so that the list is on the stack only
+ * while it is in use. */
+static __attribute__((noinline, unused)) void
+bnc_each_avx512(bnc_block_avx512 *block, bnc_near_avx512 *near, int height, int32_t *restrict acc,
+                const uint8_t *restrict w, const struct bnc_acts *x, int rows, int cols, int n)
+{
+    enum { CHUNK = BNC_NEAR_COLUMNS };
+    const ptrdiff_t bytes = 64 * (ptrdiff_t)cols; /* of a block */
+    uint32_t list[CHUNK + 16];
+    if (n <= BNC_FEW_TOKENS) {
+        for (int m = 0; m < rows; m += height, w += bytes)
+            for (int i = 0; i < n; i++)
+                bnc_blocks_avx512(block, height, acc + i * rows + m, w,
+                                  x->q + i * (ptrdiff_t)x->stride, x->sum[i], height, cols);
+        return;
+    }
+    for (int i = 0; i < n; i++)
+        for (int m = 0; m < rows; m += 16)
+            _mm512_storeu_si512(acc + i * rows + m, _mm512_set1_epi32(-x->sum[i]));
+    for (int m = 0; m < rows; m += height, w += bytes)
+        for (int first = 0; first < cols; first += CHUNK) {
+            const int count = cols - first < CHUNK ? cols - first : CHUNK;
+            const uint8_t *at = w + 64 * (ptrdiff_t)first, *next = at + 64 * CHUNK;
+            const int lines = 1 + CHUNK / n; /* for each token */
+            for (int i = 0; i < n; i++, next += 64 * lines) {
+                const int8_t *q = x->q + i * (ptrdiff_t)x->stride + first;
+                near(acc + i * rows + m, at, list, bnc_list_near_avx512(list, q, count), next,
+                     lines);
+            }
         }
+}
+
+/* bnc_near_avx512 */
+BNC_KERNEL void bnc_near_i2_m256k4_avx512vnni(int32_t *acc, const uint8_t *w, const uint32_t *list,
+                                              int count, const uint8_t *next, int lines)
+{
+    const __m512i mask[4] = { _mm512_set1_epi8((char)0xc0), _mm512_set1_epi8(0x30),
+                              _mm512_set1_epi8(0x0c), _mm512_set1_epi8(0x03) };
+    __m512i sum[4][4];
+    for (int s = 0; s < 4; s++)
+        for (int r = 0; r < 4; r++)
+            sum[s][r] = _mm512_setzero_si512();
+    for (int i = 0; i < count; i += 4) {
+        const struct bnc_step_avx512 step = bnc_step_near(w, list + i);
+        if (lines-- > 0)
+            bnc_prefetch(next + 64 * lines);
+        bnc_add_i2_m256k4(sum, &step, mask, 0);
+    }
+    bnc_store_i2_m256k4(acc, sum);
 }
 
 /* Several tokens: rows are unpacked in slices, since the codes of all rows of a block, and their
@@ -311,6 +413,12 @@ BNC_KERNEL void bnc_matmul_i2_m256k4_avx512vnni(int32_t *restrict acc, const uin
     if (n == 1) {
         bnc_blocks_avx512(bnc_block_i2_m256k4_avx512vnni, BNC_I2_M256K4_ROWS, acc, w, x->q,
                           x->sum[0], rows, cols);
+        return;
+    }
+    enum { EACH = 24, ONCE = 300 }; /* see bnc_one_by_one() */
+    if (bnc_columns_one_by_one(x, cols, n, EACH, ONCE)) {
+        bnc_each_avx512(bnc_block_i2_m256k4_avx512vnni, bnc_near_i2_m256k4_avx512vnni,
+                        BNC_I2_M256K4_ROWS, acc, w, x, rows, cols, n);
         return;
     }
     for (int i = 0; i < n; i++)

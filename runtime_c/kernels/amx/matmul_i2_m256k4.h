@@ -72,7 +72,7 @@ BNC_INLINE void bnc_slices_amx(bnc_unpack_slice *unpack, int slices, int32_t *re
 BNC_KERNEL void bnc_matmul_i2_m256k4_amx(int32_t *restrict acc, const uint8_t *restrict w,
                                          const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { EACH = 0, ONCE = 150 }; /* see bnc_one_by_one() */
+    enum { EACH = -10, ONCE = 225 }; /* see bnc_one_by_one(); fits two to sixteen tokens */
     if (n == 1)
         bnc_matmul_i2_m256k4_avx512vnni(acc, w, x, rows, cols, n);
     else if (bnc_columns_one_by_one(x, cols, n, EACH, ONCE))

@@ -18,7 +18,7 @@ _Static_assert(BNC_T5_M320K4_ROWS == 320 && BNC_T5_M320K4_COLS == 4, "unrolled b
 BNC_KERNEL void bnc_matmul_t5_m320k4_amx(int32_t *restrict acc, const uint8_t *restrict w,
                                          const struct bnc_acts *x, int rows, int cols, int n)
 {
-    enum { EACH = 0, ONCE = 150 }; /* see bnc_one_by_one() */
+    enum { EACH = -10, ONCE = 225 }; /* see bnc_one_by_one(); fits two to sixteen tokens */
     if (n == 1)
         bnc_matmul_t5_m320k4_avx512vbmi(acc, w, x, rows, cols, n);
     else if (bnc_columns_one_by_one(x, cols, n, EACH, ONCE))

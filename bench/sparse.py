@@ -1,8 +1,8 @@
-"""What zeros save: decode's gate and up projections, and its down projection, at several shares of
+"""What zeros save: the gate and up projections, and the down projection, at several shares of
 activations that are not zero, one core, weights of BitNet 2B-4T from memory.
 
-    python bench/sparse.py                        the best target of this machine
-    python bench/sparse.py --target x86_64-avx2
+    python bench/sparse.py                        one token, the best target of this machine
+    python bench/sparse.py --target x86_64-avx2 --tokens 64
     python bench/sparse.py --program PATH         writes the program only
 
 Contestants take turns within one run. The first of each matrix reads everything; ratios are its
@@ -26,6 +26,7 @@ from programs import build, render  # noqa: E402
 from bitnetc.cost import matrix_cost  # noqa: E402
 from bitnetc.errors import BitnetcError  # noqa: E402
 from bitnetc.kernels import Kernel  # noqa: E402
+from bitnetc.plan import slice_rows  # noqa: E402
 from bitnetc.run import command  # noqa: E402
 from bitnetc.target import Target, load_target, runs_here  # noqa: E402
 
@@ -37,6 +38,8 @@ DIM, FFN, TILE = 2560, 6912, 128  # rows computed at a time: as many as kernels 
 class Contestant:
     kernel: Kernel
     gate: Kernel | None  # of gate and up; None: the down projection
+    l1d: int = 0  # the target's first-level cache, and
+    batch: int = 1  # tokens for which a tile is cut
 
     @property
     def what(self) -> str:
@@ -47,6 +50,12 @@ class Contestant:
     @property
     def tile(self) -> int:
         return max(TILE, self.kernel.layout.rows)
+
+    @property
+    def slice(self) -> int:
+        """Rows of a tile computed at a time for several tokens, as the planner cuts it."""
+        kernels = [self.kernel, self.gate] if self.gate else [self.kernel]
+        return slice_rows(kernels, self.tile, self.l1d, self.batch)
 
     @property
     def cols(self) -> int:
@@ -62,7 +71,7 @@ def _cycles(kernel: Kernel, target: Target) -> float:
     return matrix_cost(kernel, rows, cols, 2, target.cost).cycles
 
 
-def contestants(target: Target) -> list[Contestant]:
+def contestants(target: Target, tokens: int = 1) -> list[Contestant]:
     """The kernel that reads all first, then those that skip."""
     kernels = [k for k in target.kernels if k.layout.code.base == 3 and k.activation == "int8"]
     dense = min(
@@ -71,7 +80,8 @@ def contestants(target: Target) -> list[Contestant]:
     )
     up = [dense, *(k for k in kernels if k.skips == "rows")]
     down = [dense, *(k for k in kernels if k.skips == "columns")]
-    return [Contestant(k, dense) for k in up] + [Contestant(k, None) for k in down]
+    cut = target.l1d, max(tokens, target.batch)
+    return [Contestant(k, dense, *cut) for k in up] + [Contestant(k, None, *cut) for k in down]
 
 
 def report(found: list[Contestant], lines: list[list[str]]) -> None:
@@ -84,12 +94,13 @@ def report(found: list[Contestant], lines: list[list[str]]) -> None:
             us = times[d, c]
             cells.append(f"{us:>8.0f} {times[d, first] / us:>5.2f}x")
         print(f"{contestant.what:>48}" + "".join(cells))
-    print("microseconds, and times as fast as reading all")
+    print("microseconds a token, and times as fast as reading all")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=" ".join(__doc__.splitlines()[:2]))
     parser.add_argument("--target", default="native")
+    parser.add_argument("--tokens", type=int, default=1, help="computed together")
     parser.add_argument("--copies", type=int, default=30, help="blocks of weights to walk through")
     parser.add_argument("--rounds", type=int, default=5, help="the best of these counts")
     parser.add_argument("--program", type=Path, help="write it there and run nothing")
@@ -98,11 +109,12 @@ def main() -> None:
     target = load_target(arguments.target)
     if not runs_here(target) and not arguments.program:
         raise BitnetcError(target.name, "does not run here", "--program PATH writes the program")
-    found = contestants(target)
+    found = contestants(target, arguments.tokens)
     view = {
         "contestants": found,
         "headers": sorted({k.header for c in found for k in (c.kernel, c.gate) if k}),
         "dim": DIM,
+        "tokens": arguments.tokens,
         "ffn": FFN,
         "stride": max(c.cols for c in found),
         "permits": sorted({c.kernel.permit for c in found if c.kernel.permit}),

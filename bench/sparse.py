@@ -31,6 +31,7 @@ from bitnetc.run import command  # noqa: E402
 from bitnetc.target import Target, load_target, runs_here  # noqa: E402
 
 DENSITIES = (1.0, 0.5, 0.3, 0.2, 0.1)
+MOST_TOKENS = 256
 DIM, FFN, TILE = 2560, 6912, 128  # rows computed at a time: as many as kernels read at once
 
 
@@ -106,6 +107,8 @@ def main() -> None:
     parser.add_argument("--program", type=Path, help="write it there and run nothing")
     parser.add_argument("--run", type=Path, help="run the one that was written")
     arguments = parser.parse_args()
+    if arguments.copies < 1 or arguments.rounds < 1 or not 1 <= arguments.tokens <= MOST_TOKENS:
+        parser.error(f"--tokens takes 1 to {MOST_TOKENS}, --copies and --rounds 1 or more")
     target = load_target(arguments.target)
     if not runs_here(target) and not arguments.program:
         raise BitnetcError(target.name, "does not run here", "--program PATH writes the program")

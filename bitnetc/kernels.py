@@ -31,8 +31,9 @@ class Kernel:
     # slices of a multiple of these. 0: it may not.
     unit: int = 0
     # Of a kernel that skips rows: what several tokens cost together, each of them and all of them
-    # once, in hundredths of one alone whose weights are in a cache, as measured. Where their zeros
-    # make it less, they go one after the other: docs/performance.md, "Zeros of a prompt".
+    # once, in hundredths of one alone whose weights are in a cache: measured, on Arm llvm-mca's.
+    # Where their zeros make it less, they go one after the other: docs/performance.md, "Zeros of a
+    # prompt".
     each: int = 0
     once: int = 0
 

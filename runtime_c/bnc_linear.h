@@ -42,9 +42,8 @@ struct bnc_linear {
     int together;            /* tiles of one token for a call of the kernel; 0: one */
     int slice; /* rows of a tile computed at a time for several tokens, so that their sums stay in
                 * the first cache; a divisor of tile, 0: all of them */
-    int each;  /* what several tokens cost together, in hundredths of one alone that skips nothing:
-                */
-    int once;  /* each of them, and all of them once; each is 0 where that is not known */
+    int each;  /* of a kernel that chooses rows, see bnc_one_by_one(); 0: several tokens read all */
+    int once;
 };
 
 /* Bytes of acc for one tile of `rows` and n tokens. */
@@ -216,17 +215,16 @@ BNC_INLINE void bnc_linear_add(const struct bnc_worker *worker, const struct bnc
 /* y[m] *= (Up x)[m] of one token, for the rows first .. last - 1 whose y is not zero. Where it is,
  * the product would be +0 or -0, which no later result shows: norms square it, and its code is 0
  * (bnc_quantise.h). It would be NaN if Up's row overflowed, |acc| < 2^31 times its scale; rows
- * whose scale allows that are computed. row: room for a list of `most` rows and BNC_ROWS_SLACK;
- * acc: for BNC_ROWS_TOGETHER sums */
-enum { BNC_ROWS_TOGETHER = 64 };
+ * whose scale allows that are computed.
+ * row: room for a list of `most` rows and BNC_ROWS_SLACK; acc: for `room` sums */
 BNC_INLINE void bnc_multiply_rows(const struct bnc_linear *up, float *restrict y, const uint8_t *w,
                                   const float *scale, const struct bnc_acts *x, int first, int last,
-                                  int32_t *restrict row, int most, int32_t *restrict acc,
-                                  int together)
+                                  int32_t *restrict row, int most, int32_t *restrict acc, int room)
 {
-    enum { AHEAD = BNC_ROWS_AHEAD + 4 };    /* fetched ahead */
+    enum { MOST = 64, AHEAD = BNC_ROWS_AHEAD + 4 }; /* rows computed at a time, fetched ahead */
+    const int together = room < MOST ? room : MOST;
     const float safe = 1e28f * x->scale[0]; /* of Up's scales: 2^31 * 1e28 is finite */
-    int32_t order[BNC_ROWS_TOGETHER + AHEAD];
+    int32_t order[MOST + AHEAD];
     for (; first < last; first += most) {
         const int stop = last - first < most ? last : first + most;
         const int listed = bnc_list_rows(row, y, scale, up->per_row, safe, first, stop);
@@ -273,7 +271,6 @@ BNC_INLINE void bnc_gated_chosen(const struct bnc_worker *worker, float (*activa
                                  const struct bnc_acts *x_gate, const struct bnc_acts *x_up,
                                  int32_t *restrict acc)
 {
-    const int room = 2 * gate->tile; /* of acc */
     int32_t row[BNC_ROWS_LISTED + BNC_ROWS_SLACK];
     int begin, end;
     bnc_share(worker, bnc_tiles(gate), &begin, &end);
@@ -281,7 +278,7 @@ BNC_INLINE void bnc_gated_chosen(const struct bnc_worker *worker, float (*activa
         bnc_tile_activation(activation, gate, y, 0, w_gate, gate_scale, x_gate, 1, acc, tile, 0);
     const int last = end * gate->tile < gate->rows ? end * gate->tile : gate->rows;
     bnc_multiply_rows(up, y, w_up, up_scale, x_up, begin * gate->tile, last, row, BNC_ROWS_LISTED,
-                      acc, room < BNC_ROWS_TOGETHER ? room : BNC_ROWS_TOGETHER);
+                      acc, 2 * gate->tile);
 }
 
 /* The same for several tokens, whose zeros differ: tile by tile, each reads its rows of Up from a
@@ -295,7 +292,6 @@ BNC_INLINE void bnc_tiles_gated_chosen(const struct bnc_worker *worker, float (*
 {
     enum { LISTED = 128 };
     int32_t row[LISTED + BNC_ROWS_SLACK];
-    const int room = (n + 1) * gate->tile; /* of acc, at least */
     int begin, end;
     bnc_share(worker, bnc_tiles(gate), &begin, &end);
     for (int tile = begin; tile < end; tile++) {
@@ -307,7 +303,7 @@ BNC_INLINE void bnc_tiles_gated_chosen(const struct bnc_worker *worker, float (*
             for (int i = 0; i < n; i++) {
                 const struct bnc_acts token = bnc_token(x_up, i);
                 bnc_multiply_rows(up, y + i * y_stride, w_up, up_scale, &token, m0, m0 + rows, row,
-                                  LISTED, acc, room < BNC_ROWS_TOGETHER ? room : BNC_ROWS_TOGETHER);
+                                  LISTED, acc, (n + 1) * gate->tile);
             }
             continue;
         }

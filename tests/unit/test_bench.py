@@ -201,6 +201,11 @@ def test_timing_programs_build_and_run(
     lines = kernels.measure(target, [bench], 32, 1)
     timed = {tuple(words[3:6]) for words in lines if words[0] == "kernel" and float(words[6]) > 0}
     assert len(timed) == 4 and {"lut16", "stream", "dense", "attend"} <= {w[0] for w in lines}
-    monkeypatch.setattr(sys, "argv", ["sparse", "--target=scalar", "--copies=1", "--rounds=1"])
+    words = ["sparse", "--target=scalar", "--copies=1", "--rounds=1", "--tokens=2"]
+    monkeypatch.setattr(sys, "argv", words)
     sparse.main()
     assert capsys.readouterr().out.count("1.00x") == 2 * len(sparse.DENSITIES)
+    monkeypatch.setattr(sys, "argv", [*words, "--tokens=0"])
+    with pytest.raises(SystemExit):
+        sparse.main()
+    assert "--tokens takes 1 to 256" in capsys.readouterr().err

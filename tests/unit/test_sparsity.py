@@ -10,7 +10,7 @@ from e2e.built import EXAMPLE
 from bitnetc.cli import EXIT_MISTAKE, main
 from bitnetc.compiler import load
 from bitnetc.plan import plan, plan_json
-from bitnetc.target import load_target
+from bitnetc.target import load_target, target_names
 
 
 @pytest.mark.parametrize(
@@ -81,3 +81,15 @@ def test_zeros_that_cannot_be_used(zeros: str, more: tuple[str, ...], said: str)
     done = CliRunner().invoke(main, ["plan", str(EXAMPLE), "--zeros", zeros, *more])
     assert done.exit_code == EXIT_MISTAKE and said in done.stderr
     assert len([line for line in done.stderr.splitlines() if "note: " not in line]) == 1
+
+
+def test_what_several_tokens_cost_agrees_with_the_targets() -> None:
+    """Where a target has figures for many tokens, kernels say about the same of them."""
+    found = 0
+    for target in map(load_target, target_names()):
+        many = target.cost.cycles_many
+        for kernel in (k for k in target.kernels if k.skips == "rows" and k.name in many):
+            each = 100 * many[kernel.name] / target.cost.cycles_per_block[kernel.name]
+            assert abs(kernel.each - each) <= 10, (target.name, kernel.name)
+            found += 1
+    assert found >= 4
